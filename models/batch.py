@@ -1,0 +1,49 @@
+"""What a method is given: captions to prepare, and batches to learn from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from models.backbones.tokenizer import TextBatch
+
+
+@dataclass(frozen=True)
+class TrainingCaption:
+    """A caption with the words that describe the upper and the lower garment, where they are known."""
+
+    text: str
+    upper: tuple[str, ...] = ()
+    lower: tuple[str, ...] = ()
+
+
+@dataclass
+class Batch:
+    """One process's share of a training batch; row b of everything belongs together.
+
+    Attributes:
+        images: (B, 3, H, W) normalised pixels.
+        texts: B captions as the method's `prepare` made them.
+        labels: (B,) int64, identities or pseudo labels, comparable over all processes.
+        seeds: (B,) int64, one per sample and epoch; what a method draws at random for a sample follows from its seed
+            alone. None: the method draws nothing or takes seed 0.
+    """
+
+    images: Tensor
+    texts: TextBatch
+    labels: Tensor
+    seeds: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
+        """The same batch on another device."""
+        return Batch(
+            self.images.to(device, non_blocking=non_blocking),
+            self.texts.to(device, non_blocking=non_blocking),
+            self.labels.to(device, non_blocking=non_blocking),
+            None if self.seeds is None else self.seeds.to(device, non_blocking=non_blocking),
+        )

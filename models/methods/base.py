@@ -1,0 +1,88 @@
+"""What every method is: a model with three verbs, and the hooks the training loop and the rounds call.
+
+The loop knows nothing else of a method; a method knows nothing of the loop.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from models.backbones.tokenizer import TextBatch
+from models.batch import Batch, TrainingCaption
+from models.world import World
+
+
+class Method(nn.Module):
+    """Base of all methods; combined with a backbone that offers `encode_images`, `encode_texts` and `match`.
+
+    Class attributes:
+        name: key in `models.METHODS`.
+        supervision: "pseudo" (labels come from clustering generated captions and images) or "labels" (real ones).
+        caption_kinds: which generated captions each training image is used with, once per kind.
+        round_keys: prefixes of weights that mean something within one round of training only.
+    """
+
+    name: ClassVar[str]
+    supervision: ClassVar[Literal["pseudo", "labels"]]
+    caption_kinds: ClassVar[tuple[str, ...]] = ("base", "styled")
+    round_keys: ClassVar[tuple[str, ...]] = ()
+
+    world: World = World()
+
+    @abstractmethod
+    def prepare(self, captions: Sequence[TrainingCaption]) -> TextBatch:
+        """Tokens of training captions, with whatever masks the method's losses need as extras."""
+
+    @abstractmethod
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Named, weighted scalars; the loop sums them. Their mean over processes is the global batch's loss."""
+
+    def set_identities(self, count: int) -> None:
+        """Called before training starts on labels 0 .. count - 1; for methods that classify them."""
+
+    def cluster_features(
+        self,
+        image_tokens: Tensor,
+        image_features: Tensor,
+        text_tokens: Tensor,
+        text_features: Tensor,
+        text_mask: Tensor,
+    ) -> Tensor:
+        """What the pseudo labels of B images are made from: [norm(v); norm(t)] unless a method says otherwise.
+
+        Args:
+            image_tokens, image_features: (B, N, D) and (B, F) of `encode_images`.
+            text_tokens, text_features: (B, L, D) and (B, F) of `encode_texts` on each image's own caption.
+            text_mask: (B, L) bool, False at padding.
+
+        Returns:
+            (B, K).
+        """
+        return torch.cat([normalize(image_features, dim=1), normalize(text_features, dim=1)], dim=1)
+
+    def learning_rate_factor(self, parameter_name: str) -> float:
+        """By how much a parameter's learning rate differs from the run's."""
+        return 1.0
+
+    def parameter_groups(self, lr: float, weight_decay: float) -> list[dict[str, Any]]:
+        """Parameter groups for an optimizer: one per learning rate, each with and without weight decay.
+
+        Vectors and scalars (biases, normalisation) are not decayed. The released code of all three methods decays
+        everything; at its learning rates (5e-6, 1e-5) a run shrinks a weight by under one percent either way, but a model
+        trained from scratch at a hundred times that rate would have its normalisation pulled to zero.
+        """
+        groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+        for name, parameter in self.named_parameters():
+            if parameter.requires_grad:
+                key = (self.learning_rate_factor(name), parameter.ndim > 1)
+                groups.setdefault(key, []).append(parameter)
+        return [
+            {"params": parameters, "lr": lr * factor, "weight_decay": weight_decay if decays else 0.0}
+            for (factor, decays), parameters in groups.items()
+        ]

@@ -1,0 +1,47 @@
+"""PSPD: NDF, image-text matching, and matching by upper and lower garment. See docs/methods/pspd.md."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from models.backbones.tokenizer import TextBatch
+from models.batch import Batch, TrainingCaption
+from models.methods.blip_method import BlipMethod
+
+
+class PSPD(BlipMethod):
+    """Progressive diverse text generation's trainee: PSPD = NDF + ITM + local.
+
+    Args:
+        local_weight: of the local loss; 0 leaves the loss and its head out (ablation).
+        options: of `BlipRetrieval`.
+    """
+
+    name = "pspd"
+    supervision = "pseudo"
+    caption_kinds = ("base", "styled")
+
+    def __init__(self, *, local_weight: float = 1.0, **options: Any) -> None:
+        super().__init__(**options)
+        self.local_weight = local_weight
+        self.itm_local_head = nn.Linear(self.itm_head.in_features, 2) if local_weight else None
+
+    def prepare(self, captions: Sequence[TrainingCaption]) -> TextBatch:
+        texts = super().prepare(captions)
+        sentences = [caption.text for caption in captions]
+        for region in ("upper", "lower"):
+            words = [getattr(caption, region) for caption in captions]
+            texts.extras[region] = self.tokenizer.word_mask(sentences, words)
+        return texts
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        encoded = self.encode(batch)
+        pairs = self.matching_pairs(batch, encoded)
+        losses = {"ndf": self.global_loss(encoded), "itm": self.matching_loss(pairs)}
+        if self.itm_local_head is not None:
+            regions = [pairs.texts.extras["upper"], pairs.texts.extras["lower"]]
+            losses["local"] = self.local_weight * self.region_loss(self.itm_local_head, pairs, regions)
+        return losses

@@ -1,0 +1,122 @@
+"""Methods by name, and weights from one model to another.
+
+A method is one file in `models/methods` (and its YAML): whatever class of that package has a `name` is registered.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+import models.methods
+from models.methods.base import Method
+
+
+class ModelError(ValueError):
+    """A method, an option or a set of weights that does not fit; the message says what to change."""
+
+
+def _find_methods() -> dict[str, type[Method]]:
+    found: dict[str, type[Method]] = {}
+    for info in pkgutil.iter_modules(models.methods.__path__):
+        module = importlib.import_module(f"models.methods.{info.name}")
+        for candidate in vars(module).values():
+            if (
+                inspect.isclass(candidate)
+                and candidate.__module__ == module.__name__
+                and hasattr(candidate, "name")
+            ):
+                found[candidate.name] = candidate
+    return dict(sorted(found.items()))
+
+
+METHODS: dict[str, type[Method]] = _find_methods()
+
+
+def build_model(method: str, **options: Any) -> Method:
+    """The model of a method, freshly initialised.
+
+    Args:
+        method: a key of `METHODS`.
+        options: of the backbone (size, image_size, tokenizer, dropout, ...) and of the method; see its class.
+
+    Raises:
+        ModelError: no such method, or an option that neither the method nor its backbone has.
+    """
+    if method not in METHODS:
+        raise ModelError(f"There is no method {method!r}; choose one of {', '.join(METHODS)}.")
+    kind = METHODS[method]
+    known = _option_names(kind)
+    unknown = sorted(set(options) - known)
+    if unknown:
+        raise ModelError(
+            f"Method {method!r} has no option {', '.join(unknown)}; it has {', '.join(sorted(known))}."
+        )
+    return kind(**options)
+
+
+def _option_names(kind: type[Method]) -> set[str]:
+    """Keyword arguments of a class and of the bases it passes the rest of its arguments to."""
+    names: set[str] = set()
+    for base in kind.__mro__:
+        if not issubclass(base, Method) and not any(issubclass(k, base) for k in kind.__bases__):
+            continue
+        if "__init__" not in vars(base):
+            continue
+        parameters = inspect.signature(base.__init__).parameters.values()
+        names |= {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+        if all(p.kind is not p.VAR_KEYWORD for p in parameters):
+            break
+    return names - {"self"}
+
+
+def load_weights(model: Method, state: Mapping[str, Tensor]) -> None:
+    """Load the weights of a trained model of the same method, whole or not at all.
+
+    Weights that belong to one round of training only (`Method.round_keys`, such as a classifier over that round's pseudo
+    classes) are taken if they fit and left alone if not: retrieval does not use them.
+
+    Raises:
+        ModelError: keys are missing, unexpected or of another shape; the message names them.
+    """
+    own = model.state_dict()
+    of_round = tuple(model.round_keys)
+    state = (
+        {
+            key: value
+            for key, value in state.items()
+            if not key.startswith(of_round) or (key in own and own[key].shape == value.shape)
+        }
+        if of_round
+        else dict(state)
+    )
+    missing = [key for key in own if key not in state and not (of_round and key.startswith(of_round))]
+    unexpected = [key for key in state if key not in own]
+    reshaped = [
+        f"{key} {tuple(state[key].shape)} instead of {tuple(own[key].shape)}"
+        for key in own
+        if key in state and state[key].shape != own[key].shape
+    ]
+    if missing or unexpected or reshaped:
+        parts = [
+            _listed("lacks", missing),
+            _listed("has extra", unexpected),
+            _listed("has other shapes:", reshaped),
+        ]
+        raise ModelError(
+            f"These weights are not those of a {model.name!r} model of this size and image size: the file "
+            f"{'; it '.join(part for part in parts if part)}. Give the method and the sizes it was trained with."
+        )
+    model.load_state_dict(state, strict=False)
+
+
+def _listed(verb: str, keys: list[str], most: int = 4) -> str:
+    if not keys:
+        return ""
+    more = f" and {len(keys) - most} more" if len(keys) > most else ""
+    return f"{verb} {', '.join(keys[:most])}{more}"
