@@ -20,30 +20,31 @@ def _with_plurals(words: str) -> frozenset[str]:
 
 
 UPPER = _with_plurals(
-    "shirt t-shirt tshirt tee top blouse sweater jumper pullover hoodie hoody sweatshirt jacket coat overcoat raincoat "
-    "trenchcoat topcoat blazer cardigan vest waistcoat gilet parka anorak windbreaker polo polo-shirt tank tank-top "
-    "crop-top tunic camisole singlet undershirt turtleneck fleece poncho cape shawl scarf bandana tie necktie bowtie "
-    "bow-tie hat cap beanie hood helmet visor headscarf headband turban hijab glass sunglass eyeglass spectacle mask "
-    "facemask glove mitten jersey bodice bra bikini tube-top halter henley puffer apron tabard hi-vis bomber "
+    "shirt t-shirt tshirt tee top blouse sweater jumper pullover hoodie hoody sweatshirt jacket coat overcoat "
+    "raincoat trenchcoat topcoat blazer cardigan vest waistcoat gilet parka anorak windbreaker polo polo-shirt tank "
+    "tank-top crop-top tunic camisole singlet undershirt turtleneck fleece poncho cape shawl scarf bandana tie necktie "
+    "bowtie bow-tie hat cap beanie hood helmet visor headscarf headband turban hijab mask facemask glove mitten bodice "
+    "bra bikini tube-top halter henley apron tabard bomber jersey"
+) | word_set("glasses sunglasses eyeglasses spectacles scarves ties knitwear outerwear headgear")
+
+# Words whose singular is an adjective ("short", "tight") stand in the plural only.
+LOWER = _with_plurals(
+    "trouser pant jean skirt miniskirt mini-skirt legging slack chino jogger sweatpant stocking capri culotte shoe "
+    "sneaker boot bootie sandal loafer slipper trainer flip-flop flipflop flop clog pump moccasin sock heel high-heel "
+    "stiletto espadrille sarong belt jegging high-top"
 ) | word_set(
-    "glasses sunglasses eyeglasses spectacles scarves hoodies jerseys ties knitwear outerwear headgear"
+    "shorts tights breeches bermudas bottoms wellingtons oxfords brogues khakis denims corduroys footwear hosiery "
+    "pantyhose legwear knickerbockers crocs flats kilt"
 )
 
-LOWER = _with_plurals(
-    "trouser pant jean short skirt miniskirt mini-skirt legging slack chino jogger sweatpant tight stocking capri "
-    "culotte shoe sneaker boot bootie ankle-boot sandal loafer slipper trainer flip-flop flipflop clog pump "
-    "moccasin sock breech pantyhose bermuda bottom heel high-heel wellington oxford brogue stiletto espadrille "
-    "anklet kilt sarong jegging tracksuit-bottom high-top "
-) | word_set("khakis denims corduroys footwear hosiery legwear jeggings knickerbockers crocs")
-
 BOTH = _with_plurals(
-    "dress gown sundress frock jumpsuit romper overall dungaree coverall onesie suit tracksuit uniform robe "
-    "bathrobe kimono qipao cheongsam sari saree abaya cassock pajama wetsuit playsuit"
-) | word_set("pyjamas pajamas overalls")
+    "dress gown sundress frock jumpsuit romper overall coverall onesie suit tracksuit uniform robe bathrobe kimono "
+    "qipao cheongsam sari saree abaya cassock wetsuit playsuit"
+) | word_set("pyjamas pajamas dungarees")
 
 BELONGINGS = _with_plurals(
     "backpack rucksack bag handbag purse satchel tote suitcase luggage briefcase knapsack umbrella phone "
-    "cellphone smartphone bottle cup book folder paper stroller pram bicycle bike scooter box camera laptop tablet "
+    "cellphone smartphone bottle cup book folder paper pack stroller pram bicycle bike scooter box camera laptop tablet "
     "pouch fanny-pack waist-bag shoulder-bag messenger-bag trolley case wallet lanyard watch bracelet ring "
     "necklace earring earphone headphone cart basket skateboard ball newspaper magazine"
 ) | word_set("luggage")
@@ -53,14 +54,15 @@ BODY = _with_plurals(
     "knee ankle chest back hip ear eye build figure hairstyle wrist side front elbow thigh calf"
 ) | word_set("feet bangs build calves hairs")
 
-# Parts of a garment: they carry their adjectives to the garment they belong to.
+# Parts of a garment: they carry their adjectives to the garment they belong to, the one named before.
 DETAILS = _with_plurals(
-    "stripe sleeve collar logo print dot pattern pocket button zipper zip line letter lettering trim cuff check "
-    "flower lining lace sole neckline neck v-neck band hem graphic design writing panel hood strap buckle rip hole "
-    "toe tongue shoelace number badge emblem ruffle polka-dot text word fur edge image picture"
-) - word_set("hood hoods neck necks")
-# "collared shirt" is an adjective, "shirt with a hood" a detail: hood is a detail only after "with".
-DETAILS_AFTER_WITH = word_set("hood hoods neck v-neck")
+    "stripe sleeve collar logo print dot pattern pocket button zipper zip line letter trim cuff check flower lining "
+    "lace sole neckline v-neck band hem graphic design panel strap buckle rip hole toe tongue shoelace number badge "
+    "emblem ruffle polka-dot text word edge image picture"
+) | word_set("lettering writing piping embroidery fur")
+# Parts that only one half of the body has, whatever was named before.
+UPPER_DETAILS = word_set("sleeve sleeves collar collars cuff cuffs neckline v-neck")
+LOWER_DETAILS = word_set("sole soles shoelace shoelaces toe toes tongue tongues")
 
 COLOURS = word_set(
     "black white gray grey red orange yellow green blue purple pink brown beige tan khaki navy cream ivory gold golden "
@@ -72,7 +74,7 @@ COLOURS = word_set(
     "reddish greenish greyish grayish brownish yellowish pinkish whitish blackish"
 )
 DESCRIBERS = word_set(
-    "long short knee mid calf ankle full half three-quarter quarter sleeved sleeve sleeves sleeveless long-sleeved short-sleeved "
+    "long short full half three-quarter mid quarter sleeved sleeve sleeves sleeveless long-sleeved short-sleeved "
     "long-sleeve short-sleeve half-sleeved half-sleeve knee-length ankle-length calf-length full-length mid-length "
     "cropped rolled rolled-up length high low low-cut high-heeled heeled flat round pointed open-toed open "
     "striped stripe plaid checked checkered chequered dotted polka dot polka-dot floral flowered flowery patterned "
@@ -91,21 +93,26 @@ DESCRIBERS = word_set(
     "ankle snow cowboy combat rain uggs platform wedge lace-up slip-on velcro athletic high-top low-top bucket "
     "straw knit woolly sun ski swimming track jogging utility safety reflective high-visibility hi-vis chef "
     "new old clean dirty simple stylish fashionable traditional modern warm heavy lightweight thin "
-    "outer inner under upper lower matching same similar very slightly mostly mainly all-black all-white ankle-high "
-    "knee-high thigh-high over-sized sized style styled type kind-of kind pair dressed graphic-print light-weight"
+    "outer inner matching same similar very slightly mostly mainly all-black all-white ankle-high "
+    "knee-high thigh-high over-sized sized style styled type kind-of kind pair graphic-print light-weight"
 )
 
-COPULAS = word_set("is are was were looks look appears appear seems seem being")
+# What may lead from a garment to an adjective behind it: "the shirt is red", "a shirt in red".
+COPULAS = word_set("is are was were looks look appears appear seems seem in of")
+DETERMINERS = word_set("a an the his her their its this that these those")
 # Words that end a noun phrase to the left of a garment.
-STOPS = word_set(
-    "a an the his her their its this that these those he she they him them it some any another other one two both "
-    "with in on of at by for from to under over and or but plus also as while which who whose where when underneath "
-    "beneath above below behind beside near around across through into onto without within along paired matched "
-    "wearing wears wear worn wore dressed dresses clad has have had having carrying carries carry carried holding holds "
-    "hold held sporting sports dons donning features featuring matches combined complemented accompanied topped "
-    "walking walks walk standing stands stand riding rides sitting sits looking talking using uses is are was were be "
-    "been being looks look appears appear seems seem there here not no "
-    "man woman boy girl guy lady person pedestrian male female men women people individual someone gentleman "
-    "upper lower body clothes clothing outfit garment color colour colors colours "
-    "only just then i you we can cannot could may might will would"
+STOPS = (
+    COPULAS
+    | DETERMINERS
+    | word_set(
+        "he she they him them it some any another other one two both with on at by for from to under over or but plus "
+        "also as while which who whose where when underneath beneath above below behind beside near around across through "
+        "onto into without within along paired matched wearing wears wear worn wore dressed clad has have had "
+        "having carrying carries carry carried holding holds hold held sporting dons donning features featuring "
+        "matches combined complemented accompanied topped walking walks walk standing stands stand riding rides sitting "
+        "sits looking talking using uses be been being there here not no man woman boy girl guy lady person pedestrian male "
+        "female men women people individual someone gentleman upper lower body clothes clothing outfit garment color colour "
+        "colors colours only just then i you we can cannot could may might will would none nothing n/a mentioned unknown "
+        "visible"
+    )
 )
