@@ -1,0 +1,181 @@
+"""Encoding a gallery and its queries, with the gallery's tokens in half precision, in memory or on disk."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from retrieval.verbs import RetrievalModel, TokenisedCaptions, inference
+
+Progress = Callable[[int, int], None]  # called with (done, total)
+MEMORY_LIMIT = 2 << 30  # bytes of tokens kept in memory; more goes to disk
+_NUMPY = {torch.float16: np.float16, torch.float32: np.float32}
+
+
+class TokenStore:
+    """Image tokens (count, N, D), written once in order, read in blocks of rows.
+
+    Above `memory_limit` bytes they lie in a file below `directory` (the system's temporary directory by default) that
+    goes away with the store. The file is mapped anew for every block, so that pages already used do not count as
+    this process's memory.
+
+    Raises ValueError for a dtype other than float16 and float32, and where the disk has no room.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        dtype: torch.dtype = torch.float16,
+        *,
+        directory: str | Path | None = None,
+        memory_limit: int = MEMORY_LIMIT,
+    ):
+        if dtype not in _NUMPY:
+            raise ValueError(f"Image tokens are stored as float16 or float32, not {dtype}.")
+        self.shape = shape
+        self.dtype = dtype
+        self._numpy = np.dtype(_NUMPY[dtype])
+        size = int(np.prod(shape)) * self._numpy.itemsize
+        self._memory = np.empty(shape, self._numpy) if size <= memory_limit else None
+        if self._memory is None:
+            self._path = _make_file(size, directory)
+            self._cleanup = weakref.finalize(self, shutil.rmtree, self._path.parent, True)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    @property
+    def on_disk(self) -> bool:
+        """Whether the tokens lie in a file."""
+        return self._memory is None
+
+    def _array(self, mode: str) -> np.ndarray:
+        if self._memory is not None:
+            return self._memory
+        return np.memmap(self._path, self._numpy, mode, shape=self.shape)
+
+    def write(self, start: int, tokens: Tensor) -> None:
+        """Stores tokens (B, N, D) of the images start .. start + B."""
+        block = tokens.detach().to(self.dtype).cpu().numpy()
+        self._array("r+")[start : start + len(block)] = block
+
+    def read(self, rows: np.ndarray) -> Tensor:
+        """A copy of the tokens of these images (B,): a CPU tensor (B, N, D) in the stored precision."""
+        return torch.from_numpy(np.array(self._array("r")[rows]))
+
+    def close(self) -> None:
+        """Frees the memory or removes the file; the store cannot be read afterwards."""
+        if self.on_disk:
+            self._cleanup()
+        self._memory = np.empty((0, *self.shape[1:]), self._numpy)
+
+
+def _make_file(size: int, directory: str | Path | None) -> Path:
+    """A sparse file of `size` bytes in a directory of its own."""
+    if directory is not None:
+        Path(directory).mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(directory or tempfile.gettempdir()).free
+    if free < size:
+        raise ValueError(
+            f"The gallery's image tokens need {size / 1e9:.1f} GB but {directory or tempfile.gettempdir()} has "
+            f"{free / 1e9:.1f} GB free; free some space or name another directory."
+        )
+    path = Path(tempfile.mkdtemp(prefix="gallery-tokens-", dir=directory)) / "tokens.bin"
+    with path.open("wb") as file:
+        file.truncate(size)
+    return path
+
+
+@dataclass
+class Gallery:
+    """An encoded gallery: `features` (G, F) float32 on the CPU, L2-normalised; `tokens` a store of (G, N, D) or None."""
+
+    features: Tensor
+    tokens: TokenStore | None
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def __enter__(self) -> Gallery:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Gives the tokens' memory or file back."""
+        if self.tokens is not None:
+            self.tokens.close()
+
+
+def encode_gallery(
+    model: RetrievalModel,
+    batches: Iterable[Tensor],
+    count: int,
+    *,
+    token_dtype: torch.dtype | None = torch.float16,
+    directory: str | Path | None = None,
+    memory_limit: int = MEMORY_LIMIT,
+    progress: Progress | None = None,
+) -> Gallery:
+    """Encodes `count` images that come as batches (B, 3, H, W), in order.
+
+    Tokens are kept in `token_dtype` (None: not at all), beyond `memory_limit` bytes in a temporary file below
+    `directory`.
+    Raises ValueError when the batches hold another number of images than `count`.
+    """
+    features: list[Tensor] = []
+    store: TokenStore | None = None
+    done = 0
+    with inference(model) as device:
+        for images in batches:
+            tokens, projected = model.encode_images(images.to(device, non_blocking=True))
+            if done + len(tokens) > count:
+                raise ValueError(f"More images came than the {count} announced; the image list has changed.")
+            if store is None and token_dtype is not None:
+                shape = (count, *tokens.shape[1:])
+                store = TokenStore(shape, token_dtype, directory=directory, memory_limit=memory_limit)
+            if store is not None:
+                store.write(done, tokens)
+            features.append(normalize(projected.float(), dim=1).cpu())
+            done += len(tokens)
+            if progress is not None:
+                progress(done, count)
+    if done != count or not features:
+        raise ValueError(f"Only {done} of {count} announced images came; the image list has changed.")
+    return Gallery(torch.cat(features), store)
+
+
+def encode_queries(
+    model: RetrievalModel,
+    captions: Sequence[str] | TokenisedCaptions,
+    batch_size: int = 256,
+    *,
+    progress: Progress | None = None,
+) -> Tensor:
+    """L2-normalised text features (Q, F), float32 on the CPU, in the captions' order.
+
+    Captions are encoded sorted by length, so that a batch pads to almost nothing. Raises ValueError for no caption.
+    """
+    texts = captions if isinstance(captions, TokenisedCaptions) else TokenisedCaptions(model, captions)
+    order = np.argsort(texts.lengths, kind="stable")
+    parts: list[Tensor] = []
+    with inference(model) as device:
+        for start in range(0, len(order), batch_size):
+            batch = texts.select(order[start : start + batch_size], device)
+            parts.append(normalize(model.encode_texts(batch)[1].float(), dim=1).cpu())
+            if progress is not None:
+                progress(min(start + batch_size, len(order)), len(order))
+    encoded = torch.cat(parts)
+    features = torch.empty_like(encoded)
+    features[torch.from_numpy(order)] = encoded
+    return features

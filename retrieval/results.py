@@ -1,0 +1,108 @@
+"""Result files: `results.json`, one line per query in `queries.jsonl`, and a table for people."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from retrieval.evaluate import Evaluation
+from retrieval.metrics import METRICS
+
+_TITLES = {"r1": "Rank-1", "r5": "Rank-5", "r10": "Rank-10", "mAP": "mAP", "mINP": "mINP"}
+
+
+def write_results(
+    path: str | Path,
+    evaluation: Evaluation,
+    *,
+    dataset: str,
+    method: str,
+    split: str,
+    protocol: str,
+    selected_on: str,
+    captions: Sequence[str],
+    query_ids: Sequence[int],
+    images: Sequence[str],
+) -> dict[str, Any]:
+    """Writes `path` (results.json) and, beside it, `queries.jsonl`; both appear whole or not at all.
+
+    Args: `protocol` says how queries are scored ("plain", "msm"), `selected_on` what chose the checkpoint ("val",
+    "last"); `captions`, `query_ids` (Q) and `images` (G), paths as in the annotation, explain the per-query lines.
+    Returns what results.json holds: metrics in percent, `itm` null where nothing was re-ranked.
+    """
+    path = Path(path)
+    record = {
+        "dataset": dataset,
+        "method": method,
+        "split": split,
+        "protocol": protocol,
+        "selected_on": selected_on,
+        "itc": _rounded(evaluation.itc),
+        "itm": None if evaluation.itm is None else _rounded(evaluation.itm),
+        "queries": evaluation.queries,
+        "gallery": evaluation.gallery,
+        "seconds": round(evaluation.seconds, 3),
+    }
+    lines = [
+        json.dumps(_query_record(evaluation, query, captions[query], int(query_ids[query]), images))
+        for query in range(evaluation.queries)
+    ]
+    write_atomically(path.with_name("queries.jsonl"), "\n".join(lines) + "\n")
+    write_atomically(path, json.dumps(record, indent=2) + "\n")
+    return record
+
+
+def _rounded(metrics: dict[str, float]) -> dict[str, float]:
+    return {name: round(metrics[name], 4) for name in METRICS}
+
+
+def _query_record(
+    evaluation: Evaluation, query: int, caption: str, identity: int, images: Sequence[str]
+) -> dict[str, Any]:
+    best = evaluation.best
+    reranked = evaluation.reranked
+    return {
+        "query": query,
+        "caption": caption,
+        "identity": identity,
+        "first_hit_itc": int(evaluation.cosine.first_hit[query]),
+        "first_hit_itm": None if reranked is None else int(reranked.first_hit[query]),
+        "average_precision": round(float(best.average_precision[query]), 6),
+        "top": [images[index] for index in best.indices[query]],
+        "top_indices": best.indices[query].tolist(),
+        "scores": [round(float(score), 5) for score in best.scores[query]],
+    }
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes a text file by renaming a finished temporary one over it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)  # mkstemp's files are private to their owner; results are for reading
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def table(evaluation: Evaluation) -> str:
+    """Rank-1/5/10, mAP and mINP in percent with and without ITM re-ranking, as plain text."""
+    rows = [("features alone", evaluation.itc)]
+    if evaluation.itm is not None:
+        rows.append(("with ITM re-ranking", evaluation.itm))
+    head = f"{evaluation.queries} queries, {evaluation.gallery} images"
+    width = max(len(head), *(len(name) for name, _ in rows))
+    lines = [head.ljust(width) + "".join(_TITLES[name].rjust(9) for name in METRICS)]
+    lines += [
+        name.ljust(width) + "".join(f"{metrics[key]:9.2f}" for key in METRICS) for name, metrics in rows
+    ]
+    return "\n".join(lines)
