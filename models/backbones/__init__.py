@@ -1,0 +1,1 @@
+"""What the methods stand on: BLIP's image encoder, its text stack, its captioner, and their tokenizer."""

@@ -1,0 +1,116 @@
+"""BLIP for retrieval: the image encoder, the text stack, and the three verbs everything else is built on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from models.backbones.sizes import Size, size_named
+from models.backbones.text import TextShape, TextStack
+from models.backbones.tokenizer import BlipTokenizer, TextBatch
+from models.backbones.vision import BlipVision
+
+Texts = TextBatch | Sequence[str]
+
+
+class BlipRetrieval(nn.Module):
+    """Image encoder, text encoder, two projections and the image-text matching head, named as in BLIP's files.
+
+    Args:
+        size: "tiny", "base" or "large" (or a `Size`).
+        image_size: (height, width) in pixels; None is the size's own.
+        tokenizer: its vocabulary sets the width of the word embedding.
+        vit_grad_ckpt: recompute the activations of the first `vit_ckpt_layer` image blocks in the backward pass.
+        vit_ckpt_layer: see there.
+        dropout: of the text stack, in training.
+    """
+
+    encoder_prefixes = ("visual_encoder.", "text_encoder.")
+
+    def __init__(
+        self,
+        size: str | Size = "base",
+        image_size: tuple[int, int] | None = None,
+        *,
+        tokenizer: BlipTokenizer,
+        vit_grad_ckpt: bool = False,
+        vit_ckpt_layer: int = 0,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        size = size_named(size)
+        self.size = size
+        self.tokenizer = tokenizer
+        image_size = tuple(image_size or size.image_size)
+        self.visual_encoder = BlipVision(size, image_size, vit_ckpt_layer if vit_grad_ckpt else 0)
+        self.text_encoder = TextStack(text_shape(size, tokenizer, dropout))
+        self.vision_proj = nn.Linear(size.vision_width, size.embed_dim)
+        self.text_proj = nn.Linear(size.text_width, size.embed_dim)
+        self.itm_head = nn.Linear(size.text_width, 2)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.itm_head.weight.device
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) the image encoder was built for."""
+        return self.visual_encoder.image_size
+
+    def encode_images(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalised images (B, 3, H, W) to tokens (B, N, vision_width) and features (B, embed_dim), un-normalised."""
+        tokens = self.visual_encoder(images)
+        return tokens, self.vision_proj(tokens[:, 0])
+
+    def encode_texts(self, texts: Texts) -> tuple[Tensor, Tensor]:
+        """Captions (a batch or strings) to tokens (B, L, text_width) and features (B, embed_dim), un-normalised."""
+        texts = self._tokenised(texts)
+        tokens = self.text_encoder(texts.ids, _mask(texts))
+        return tokens, self.text_proj(tokens[:, 0])
+
+    def match(self, texts: Texts, image_tokens: Tensor, image_index: Tensor | None = None) -> Tensor:
+        """Do text and image belong together? Logits (B, 2); index 1 is "yes".
+
+        Pair b is text b with image b, or with image image_index[b] (int64 (B,)) of image_tokens (M, N, vision_width).
+        Give every image once and an index: its keys and values are then computed once, however many texts share it.
+        """
+        return self.itm_head(self._ground(texts, image_tokens, image_index, first_only=True)[:, 0])
+
+    def cross_encode(self, texts: Texts, image_tokens: Tensor, image_index: Tensor | None = None) -> Tensor:
+        """Last hidden states (B, L, text_width) of the texts that look at their image, [ENC] first; see `match`."""
+        return self._ground(texts, image_tokens, image_index, first_only=False)
+
+    def _ground(
+        self, texts: Texts, image_tokens: Tensor, image_index: Tensor | None, *, first_only: bool
+    ) -> Tensor:
+        texts = self._tokenised(texts)
+        pairs = len(image_tokens) if image_index is None else len(image_index)
+        if len(texts) != pairs:
+            raise ValueError(f"{len(texts)} texts but {pairs} images to match them with: they must pair up")
+        ids = texts.ids.clone()
+        ids[:, 0] = self.tokenizer.enc_id
+        return self.text_encoder(ids, _mask(texts), image_tokens, image_index, first_only=first_only)
+
+    def _tokenised(self, texts: Texts) -> TextBatch:
+        batch = texts if isinstance(texts, TextBatch) else self.tokenizer(list(texts))
+        return batch.to(self.device, non_blocking=True)
+
+
+def text_shape(size: Size, tokenizer: BlipTokenizer, dropout: float) -> TextShape:
+    """The text stack of a model size over a tokenizer's vocabulary."""
+    return TextShape(
+        tokenizer.vocab_size,
+        size.text_width,
+        size.text_layers,
+        size.text_heads,
+        size.text_ffn,
+        size.vision_width,
+        dropout,
+    )
+
+
+def _mask(texts: TextBatch) -> Tensor | None:
+    return None if texts.full else texts.mask

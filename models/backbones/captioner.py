@@ -1,0 +1,261 @@
+"""BLIP's captioner: an image encoder and a text decoder that looks at its tokens and continues a prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.backbones.blip import text_shape
+from models.backbones.sizes import Size, size_named
+from models.backbones.text import DecoderCache, TextDecoder
+from models.backbones.tokenizer import CAPTION_LENGTH, BlipTokenizer, TextBatch
+from models.backbones.vision import BlipVision
+
+IGNORED = -100
+
+
+class BlipCaptioner(nn.Module):
+    """Image encoder and text decoder, named as in BLIP's captioning files. Arguments as in `BlipRetrieval`."""
+
+    encoder_prefixes = ("visual_encoder.", "text_decoder.")
+
+    def __init__(
+        self,
+        size: str | Size = "base",
+        image_size: tuple[int, int] | None = None,
+        *,
+        tokenizer: BlipTokenizer,
+        vit_grad_ckpt: bool = False,
+        vit_ckpt_layer: int = 0,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        size = size_named(size)
+        self.size = size
+        self.tokenizer = tokenizer
+        image_size = tuple(image_size or size.image_size)
+        self.visual_encoder = BlipVision(size, image_size, vit_ckpt_layer if vit_grad_ckpt else 0)
+        self.text_decoder = TextDecoder(text_shape(size, tokenizer, dropout))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.visual_encoder.cls_token.device
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) the image encoder was built for."""
+        return self.visual_encoder.image_size
+
+    def encode_images(self, images: Tensor) -> Tensor:
+        """Normalised images (B, 3, H, W) to tokens (B, N, vision_width); one encoding serves every prompt."""
+        return self.visual_encoder(images)
+
+    def prompt_lengths(self, prompts: Sequence[str]) -> Tensor:
+        """(B,) how many leading tokens of a text that begins with the prompt are the prompt's, [DEC] included."""
+        return torch.tensor([len(self.tokenizer.prompt_ids(prompt)) for prompt in prompts], dtype=torch.int64)
+
+    def forward(
+        self, images: Tensor, texts: TextBatch, prompt_lengths: Tensor, label_smoothing: float = 0.1
+    ) -> Tensor:
+        """`loss` from pixels: what a distributed wrapper calls."""
+        return self.loss(self.encode_images(images), texts, prompt_lengths, label_smoothing)
+
+    def logits(self, image_tokens: Tensor, ids: Tensor) -> Tensor:
+        """Next-word logits (B, L, vocab_size) after each of ids (B, L), padded on the right, [DEC] first."""
+        return self.text_decoder.word_logits(self.text_decoder.bert(ids, None, image_tokens, causal=True))
+
+    def loss(
+        self, image_tokens: Tensor, texts: TextBatch, prompt_lengths: Tensor, label_smoothing: float = 0.1
+    ) -> Tensor:
+        """Mean next-word cross-entropy over the words after the prompts (BLIP's LM loss), a scalar.
+
+        Args:
+            image_tokens: (B, N, vision_width).
+            texts: [CLS] prompt caption [SEP], as the tokenizer gives them; [CLS] is replaced by [DEC] here.
+            prompt_lengths: (B,) int64 from `prompt_lengths`: that many leading tokens are read but not predicted.
+            label_smoothing: weight of the uniform distribution in the target.
+
+        Raises ValueError where numbers of images, texts and prompts differ.
+        """
+        if not len(image_tokens) == len(texts) == len(prompt_lengths):
+            raise ValueError(
+                f"{len(image_tokens)} images, {len(texts)} texts and {len(prompt_lengths)} prompt lengths: "
+                "they must be as many"
+            )
+        texts = texts.to(self.device, non_blocking=True)
+        ids = texts.ids.clone()
+        ids[:, 0] = self.tokenizer.dec_id
+        hidden = self.text_decoder.bert(ids[:, :-1], None, image_tokens, causal=True)
+        columns = torch.arange(1, ids.shape[1], device=ids.device)
+        predicted = texts.mask[:, 1:] & (columns >= prompt_lengths.to(ids.device)[:, None])
+        # The vocabulary's matrix is a fifth of the decoder's work: it is spent on predicted words alone.
+        logits = self.text_decoder.word_logits(hidden[predicted])
+        return F.cross_entropy(logits.float(), ids[:, 1:][predicted], label_smoothing=label_smoothing)
+
+    @torch.no_grad()
+    def generate(
+        self,
+        image_tokens: Tensor,
+        prompts: Sequence[str],
+        *,
+        seeds: Sequence[int],
+        top_p: float = 0.9,
+        repetition_penalty: float = 1.1,
+        min_length: int = 40,
+        max_length: int = CAPTION_LENGTH,
+        greedy: bool = False,
+    ) -> list[str]:
+        """Captions that continue the prompts, prompts included as they were given.
+
+        Nucleus sampling (Holtzman et al., ICLR 2020) with the repetition penalty of CTRL (Keskar et al., 2019)
+        on every token of the text so far. Lengths count all tokens, the prompt's too. What is drawn for text b
+        depends on seeds[b] and not on what else is in the batch.
+
+        Args:
+            image_tokens: (B, N, vision_width).
+            prompts: B strings, which may differ in length and may be empty.
+            seeds: B numbers; unused with `greedy`, which takes the likeliest word.
+
+        Raises ValueError where numbers differ, or a prompt leaves no room under max_length.
+        """
+        if not len(image_tokens) == len(prompts) == len(seeds):
+            raise ValueError(
+                f"{len(image_tokens)} images, {len(prompts)} prompts and {len(seeds)} seeds: they must be as many"
+            )
+        if not prompts:
+            return []
+        rules = _Rules(top_p, repetition_penalty, min_length, max_length, greedy)
+        with _evaluating(self):
+            rows = _Writer(self, image_tokens, prompts, seeds, rules).write()
+        return [_continued(self.tokenizer, prompt, row) for prompt, row in zip(prompts, rows, strict=True)]
+
+
+@dataclass(frozen=True)
+class _Rules:
+    top_p: float
+    repetition_penalty: float
+    min_length: int
+    max_length: int
+    greedy: bool
+
+
+class _Writer:
+    """The texts of one batch while they are being written, one token per step."""
+
+    def __init__(
+        self,
+        captioner: BlipCaptioner,
+        image_tokens: Tensor,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        rules: _Rules,
+    ) -> None:
+        tokenizer, device = captioner.tokenizer, image_tokens.device
+        starts = [tokenizer.prompt_ids(prompt) for prompt in prompts]
+        if max(map(len, starts)) >= rules.max_length:
+            raise ValueError(
+                f"a prompt has {max(map(len, starts))} tokens: max_length {rules.max_length} leaves no room"
+            )
+        self.decoder, self.rules, self.end = captioner.text_decoder, rules, tokenizer.sep_id
+        self.prompt_lengths = torch.tensor([len(start) for start in starts])
+        self.lengths = self.prompt_lengths.clone()
+        rows = [start + [tokenizer.pad_id] * (rules.max_length - len(start)) for start in starts]
+        self.tokens = torch.tensor(rows, device=device)
+        self.done = torch.zeros(len(rows), dtype=torch.bool, device=device)
+        self.seen = torch.zeros(len(rows), tokenizer.vocab_size, dtype=torch.bool, device=device)
+        self.seen.scatter_(1, self.tokens, True)
+        self.never = torch.tensor(sorted(tokenizer.special_ids - {tokenizer.sep_id}), device=device)
+        self.cache = DecoderCache(self.decoder.bert, image_tokens, rules.max_length)
+        self.draws = _draws(seeds, rules.max_length).to(device)
+
+    def write(self) -> list[list[int]]:
+        """Runs to the end; the token ids after each prompt, without [SEP]."""
+        width = int(self.lengths.max())
+        hidden = self.decoder.bert.extend(self.tokens[:, :width], self.cache)
+        rows = torch.arange(len(hidden))
+        hidden = hidden[rows.to(hidden.device), (self.lengths - 1).to(hidden.device)]
+        for step in range(self.rules.max_length):
+            chosen = self._choose(self.decoder.word_logits(hidden).float(), self.draws[:, step])
+            self._append(chosen)
+            if bool(self.done.all()):
+                break
+            # A finished text keeps its place in the batch and rewrites its last column until all are finished.
+            places = self.lengths.clamp(max=self.rules.max_length) - 1
+            hidden = self.decoder.bert.extend(chosen[:, None], self.cache, places)[:, 0]
+        ends = zip(self.tokens.tolist(), self.prompt_lengths.tolist(), strict=True)
+        return [[token for token in row[start:] if token not in (self.end, 0)] for row, start in ends]
+
+    def _append(self, chosen: Tensor) -> None:
+        """Writes a token to every text that is not finished, and finishes those that end or are full."""
+        chosen = chosen.masked_fill(self.done, 0)
+        room = (self.lengths < self.rules.max_length).to(chosen.device)
+        places = self.lengths.clamp(max=self.rules.max_length - 1).to(chosen.device)[:, None]
+        self.tokens.scatter_(
+            1, places, torch.where(room & ~self.done, chosen, self.tokens.gather(1, places)[:, 0])[:, None]
+        )
+        self.seen.scatter_(1, chosen[:, None], True)
+        self.lengths = self.lengths + 1
+        self.done |= (chosen == self.end) | (self.lengths >= self.rules.max_length).to(chosen.device)
+
+    def _choose(self, logits: Tensor, draws: Tensor) -> Tensor:
+        """Token ids (B,) from logits (B, vocab_size) and uniform draws (B,)."""
+        penalised = torch.where(
+            logits < 0, logits * self.rules.repetition_penalty, logits / self.rules.repetition_penalty
+        )
+        logits = torch.where(self.seen, penalised, logits)
+        logits[:, self.never] = float("-inf")
+        short = (self.lengths < self.rules.min_length).to(logits.device)
+        logits[:, self.end] = logits[:, self.end].masked_fill(short, float("-inf"))
+        if self.rules.greedy:
+            return logits.argmax(-1)
+        return sample_nucleus(logits.softmax(-1), draws, self.rules.top_p)
+
+
+def sample_nucleus(probabilities: Tensor, draws: Tensor, top_p: float) -> Tensor:
+    """Draws (B,) ids from the smallest sets of likeliest entries whose probabilities (B, V) sum to top_p or more.
+
+    The draw inverts the cumulative distribution in vocabulary order, not in order of probability: two near-equal
+    entries that swap ranks in another batch's rounding then do not change what is drawn.
+    """
+    # Entries below (1 - top_p) / V sum to less than 1 - top_p, so they are outside: sorting can stop there.
+    floor = (1 - top_p) / probabilities.shape[1]
+    count = max(1, int((probabilities >= floor).sum(1).max()))
+    likeliest = probabilities.topk(count, dim=1).values
+    inside = likeliest.cumsum(1) - likeliest < top_p
+    threshold = likeliest.masked_fill(~inside, float("inf")).amin(1, keepdim=True)
+    nucleus = torch.where(probabilities >= threshold, probabilities, 0).double().cumsum(1)
+    return torch.searchsorted(nucleus, draws[:, None] * nucleus[:, -1:], right=True)[:, 0]
+
+
+def _draws(seeds: Sequence[int], steps: int) -> Tensor:
+    """(B, steps) uniform numbers, row b from its own generator, on the CPU so that every device draws alike."""
+    rows = [
+        torch.rand(steps, dtype=torch.float64, generator=torch.Generator().manual_seed(int(seed)))
+        for seed in seeds
+    ]
+    return torch.stack(rows)
+
+
+def _continued(tokenizer: BlipTokenizer, prompt: str, ids: list[int]) -> str:
+    words = tokenizer.decode(ids)
+    if not words or not prompt.strip():
+        return words or prompt.strip()
+    joint = "" if words[0] in ",?'-" else " "
+    return f"{prompt.strip()}{joint}{words}"
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """No dropout inside; training goes on as it was after."""
+    training = module.training
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train(training)

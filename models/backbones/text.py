@@ -1,0 +1,312 @@
+"""BLIP's text stack: BERT with a cross-attention block per layer, used in three ways.
+
+- unimodal: tokens see each other, the cross-attention blocks are passed by;
+- grounded: they are used, and the tokens see an image;
+- decoder: grounded, and a token sees only what is before it.
+
+Key names are those of BLIP's checkpoints (Li et al., ICML 2022), which are BERT's. Attention is torch's
+scaled_dot_product_attention; no mask is built where none is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+LAYER_NORM_EPS = 1e-12
+MAX_POSITIONS = 512
+INITIAL_STD = 0.02
+
+KeyValue = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class TextShape:
+    """Widths of a text stack; `image_width` is that of the image tokens it may attend to."""
+
+    vocab_size: int
+    width: int
+    layers: int
+    heads: int
+    ffn: int
+    image_width: int
+    dropout: float = 0.1
+
+
+class _Projections(nn.Module):
+    def __init__(self, width: int, source_width: int) -> None:
+        super().__init__()
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(source_width, width)
+        self.value = nn.Linear(source_width, width)
+
+
+class _AddNorm(nn.Module):
+    def __init__(self, source_width: int, width: int, dropout: float) -> None:
+        super().__init__()
+        self.dense = nn.Linear(source_width, width)
+        self.LayerNorm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, change: Tensor, residual: Tensor) -> Tensor:
+        return self.LayerNorm(self.dropout(self.dense(change)) + residual)
+
+
+class _Attention(nn.Module):
+    """Multi-head attention, its output projection, and the residual with LayerNorm after it."""
+
+    def __init__(self, shape: TextShape, source_width: int) -> None:
+        super().__init__()
+        self.heads = shape.heads
+        self.dropout = shape.dropout
+        self.self = _Projections(shape.width, source_width)
+        self.output = _AddNorm(shape.width, shape.width, shape.dropout)
+
+    def split(self, tokens: Tensor) -> Tensor:
+        """(B, L, heads * d) -> (B, heads, L, d), a view."""
+        return tokens.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+    def keys_values(self, source: Tensor, index: Tensor | None = None) -> KeyValue:
+        """Keys and values (B, heads, N, d) of source (M, N, D); with an index (B,), row b is source[index[b]].
+
+        They are projected once per source row and gathered after, so that pairs which share an image share the work.
+        """
+        key, value = self.self.key(source), self.self.value(source)
+        if index is not None:
+            key, value = key.index_select(0, index), value.index_select(0, index)
+        return self.split(key), self.split(value)
+
+    def forward(
+        self, hidden: Tensor, source: KeyValue, mask: Tensor | None = None, causal: bool = False
+    ) -> Tensor:
+        dropout = self.dropout if self.training else 0.0
+        query = self.split(self.self.query(hidden))
+        context = F.scaled_dot_product_attention(
+            query, *source, attn_mask=mask, dropout_p=dropout, is_causal=causal
+        )
+        return self.output(context.transpose(1, 2).flatten(2), hidden)
+
+
+class _Intermediate(nn.Module):
+    def __init__(self, shape: TextShape) -> None:
+        super().__init__()
+        self.dense = nn.Linear(shape.width, shape.ffn)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return F.gelu(self.dense(hidden))
+
+
+class _Layer(nn.Module):
+    def __init__(self, shape: TextShape) -> None:
+        super().__init__()
+        self.attention = _Attention(shape, shape.width)
+        self.crossattention = _Attention(shape, shape.image_width)
+        self.intermediate = _Intermediate(shape)
+        self.output = _AddNorm(shape.ffn, shape.width, shape.dropout)
+
+    def forward(
+        self,
+        hidden: Tensor,
+        image: KeyValue | None,
+        mask: Tensor | None,
+        causal: bool,
+        first_only: bool,
+        remember: Callable[[KeyValue], KeyValue] | None,
+    ) -> Tensor:
+        source = self.attention.keys_values(hidden)
+        if remember is not None:
+            source = remember(source)
+        hidden = self.attention(hidden[:, :1] if first_only else hidden, source, mask, causal)
+        if image is not None:
+            hidden = self.crossattention(hidden, image)
+        return self.output(self.intermediate(hidden), hidden)
+
+
+class _Embeddings(nn.Module):
+    def __init__(self, shape: TextShape) -> None:
+        super().__init__()
+        self.word_embeddings = nn.Embedding(shape.vocab_size, shape.width, padding_idx=0)
+        self.position_embeddings = nn.Embedding(MAX_POSITIONS, shape.width)
+        self.LayerNorm = nn.LayerNorm(shape.width, eps=LAYER_NORM_EPS)
+        self.dropout = nn.Dropout(shape.dropout)
+
+    def forward(self, ids: Tensor, positions: Tensor | None) -> Tensor:
+        if positions is None:
+            places = self.position_embeddings.weight[: ids.shape[1]]
+        else:
+            places = self.position_embeddings(positions)
+        return self.dropout(self.LayerNorm(self.word_embeddings(ids) + places))
+
+
+class _Encoder(nn.Module):
+    def __init__(self, shape: TextShape) -> None:
+        super().__init__()
+        self.layer = nn.ModuleList(_Layer(shape) for _ in range(shape.layers))
+
+
+class DecoderCache:
+    """Keys and values of texts being written, and of the images they are about (projected once).
+
+    Texts start at column 0 and are as long as they are: row b's next token goes to its own next column, so
+    prompts of different lengths need no padding on the left and positions are columns, as in training.
+    Columns not yet written hold left-overs which `mask` hides.
+    """
+
+    def __init__(self, stack: TextStack, image_tokens: Tensor, max_length: int) -> None:
+        self.images = [layer.crossattention.keys_values(image_tokens) for layer in stack.encoder.layer]
+        key = self.images[0][0]
+        room = (len(image_tokens), key.shape[1], max_length, key.shape[3])
+        self._store = [(key.new_zeros(room), key.new_zeros(room)) for _ in self.images]
+        self.mask: Tensor | None = None
+        self._columns: Tensor | None = None
+        self._span = 0
+
+    def open_columns(self, width: int) -> None:
+        """The next tokens are (B, width) prompts, padded on the right, for columns 0 to width - 1."""
+        self._columns, self._span, self.mask = None, width, None
+
+    def open_next(self, lengths: Tensor) -> Tensor:
+        """The next tokens are (B, 1); row b's goes to column lengths[b] (a CPU tensor). Returns them as positions."""
+        device = self._store[0][0].device
+        self._span = int(lengths.max()) + 1
+        self._columns = lengths.to(device, non_blocking=True)
+        ragged = int(lengths.min()) + 1 < self._span
+        written = torch.arange(self._span, device=device) <= self._columns[:, None]
+        self.mask = written[:, None, None, :] if ragged else None
+        return self._columns[:, None]
+
+    def remember(self, number: int, source: KeyValue) -> KeyValue:
+        """Stores layer `number`'s new keys and values and returns all there are, (B, heads, span, d)."""
+        for store, new in zip(self._store[number], source, strict=True):
+            if self._columns is None:
+                store[:, :, : self._span] = new
+            else:
+                store[torch.arange(len(new), device=new.device), :, self._columns] = new[:, :, 0].to(
+                    store.dtype
+                )
+        key, value = self._store[number]
+        return key[:, :, : self._span], value[:, :, : self._span]
+
+
+class TextStack(nn.Module):
+    """The stack without a head: `embeddings` and `encoder.layer.N`, as in BLIP's `text_encoder`."""
+
+    def __init__(self, shape: TextShape) -> None:
+        super().__init__()
+        self.shape = shape
+        self.embeddings = _Embeddings(shape)
+        self.encoder = _Encoder(shape)
+        self.apply(_initialise)
+
+    def forward(
+        self,
+        ids: Tensor,
+        mask: Tensor | None = None,
+        image_tokens: Tensor | None = None,
+        image_index: Tensor | None = None,
+        *,
+        causal: bool = False,
+        first_only: bool = False,
+    ) -> Tensor:
+        """Last hidden states (B, L, width), or (B, 1, width) where only the first token's are wanted.
+
+        Args:
+            ids: (B, L) int64.
+            mask: (B, L) bool, True at tokens; None where nothing is padding. With `causal` it is not needed:
+                padding is on the right, where no token looks.
+            image_tokens: (M, N, image_width); None passes the cross-attention by.
+            image_index: (B,) int64, the image of each text; None where M = B and they are in order.
+            causal: a token sees itself and what is before it.
+            first_only: spares the last layer all tokens but the first (their results reach nobody).
+        """
+        wide = None if mask is None or causal else mask[:, None, None, :]
+        hidden = self.embeddings(ids, None)
+        last = len(self.encoder.layer) - 1
+        for number, layer in enumerate(self.encoder.layer):
+            image = (
+                None if image_tokens is None else layer.crossattention.keys_values(image_tokens, image_index)
+            )
+            hidden = layer(hidden, image, wide, causal, first_only and number == last, None)
+        return hidden
+
+    def extend(self, ids: Tensor, cache: DecoderCache, lengths: Tensor | None = None) -> Tensor:
+        """Causal hidden states (B, L, width) of new tokens only; what came before is in the cache.
+
+        Args:
+            ids: prompts (B, L), padded on the right, to begin with; then one token per text (B, 1).
+            lengths: (B,) on the CPU, how many tokens each text has so far; None for the prompts.
+        """
+        if lengths is None:
+            cache.open_columns(ids.shape[1])
+            hidden = self.embeddings(ids, None)
+        else:
+            hidden = self.embeddings(ids, cache.open_next(lengths))
+        for number, layer in enumerate(self.encoder.layer):
+            hidden = layer(
+                hidden,
+                cache.images[number],
+                cache.mask,
+                lengths is None,
+                False,
+                lambda source, number=number: cache.remember(number, source),
+            )
+        return hidden
+
+
+class _Transform(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.dense = nn.Linear(width, width)
+        self.LayerNorm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return self.LayerNorm(F.gelu(self.dense(hidden)))
+
+
+class _Predictions(nn.Module):
+    """The word head; its matrix is the word embedding and its bias has two names, as in the checkpoints."""
+
+    def __init__(self, shape: TextShape, word_embeddings: nn.Embedding) -> None:
+        super().__init__()
+        self.transform = _Transform(shape.width)
+        self.decoder = nn.Linear(shape.width, shape.vocab_size)
+        self.decoder.weight = word_embeddings.weight
+        nn.init.zeros_(self.decoder.bias)
+        self.bias = self.decoder.bias
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return self.decoder(self.transform(hidden))
+
+
+class _WordHead(nn.Module):
+    def __init__(self, shape: TextShape, word_embeddings: nn.Embedding) -> None:
+        super().__init__()
+        self.predictions = _Predictions(shape, word_embeddings)
+
+
+class TextDecoder(nn.Module):
+    """A text stack with a word head: `bert.*` and `cls.predictions.*`, as in BLIP's `text_decoder`."""
+
+    def __init__(self, shape: TextShape) -> None:
+        super().__init__()
+        self.bert = TextStack(shape)
+        self.cls = _WordHead(shape, self.bert.embeddings.word_embeddings)
+        self.cls.predictions.transform.apply(_initialise)
+
+    def word_logits(self, hidden: Tensor) -> Tensor:
+        """Hidden states (..., width) to logits over the vocabulary (..., vocab_size)."""
+        return self.cls.predictions(hidden)
+
+
+def _initialise(module: nn.Module) -> None:
+    """BERT's: normal weights of standard deviation 0.02, zero biases and a zero padding embedding."""
+    if isinstance(module, nn.Linear | nn.Embedding):
+        nn.init.normal_(module.weight, std=INITIAL_STD)
+    if isinstance(module, nn.Linear):
+        nn.init.zeros_(module.bias)
+    if isinstance(module, nn.Embedding) and module.padding_idx is not None:
+        nn.init.zeros_(module.weight[module.padding_idx].detach())

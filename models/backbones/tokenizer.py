@@ -1,0 +1,266 @@
+"""Captions to token ids: BERT's WordPiece, with word alignment, and batches that can be cut and joined."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from tokenizers import Encoding, Tokenizer
+from tokenizers.models import WordPiece
+from tokenizers.normalizers import BertNormalizer
+from tokenizers.pre_tokenizers import BertPreTokenizer
+from tokenizers.trainers import WordPieceTrainer
+from torch import Tensor
+
+PAD, UNKNOWN, CLS, SEP, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
+DECODE, ENCODE = "[DEC]", "[ENC]"
+PAD_ID = 0
+RETRIEVAL_LENGTH = 73
+CAPTION_LENGTH = 77
+
+_DROPPED = re.compile(r'[.!"()*#:;~]')
+_EDGE_PUNCTUATION = " \t,?'`-_/\\[]{}<>|&+=$%^@"
+
+
+def clean_caption(text: str, max_words: int = 72) -> str:
+    """BLIP's caption cleaning: lower case, `. ! " ( ) * # : ; ~` to spaces, single spaces, at most max_words."""
+    return " ".join(_DROPPED.sub(" ", text.lower()).split()[:max_words])
+
+
+@dataclass(frozen=True)
+class TextBatch:
+    """Tokenised captions, padded on the right to the longest.
+
+    ids (B, L) int64; mask (B, L) bool, True at tokens and False at padding; extras: further (B, L) tensors
+    that follow the tokens through indexing, trimming and joining (masks of attribute words, say).
+    `full` is True when it is known, without asking the device, that nothing is padding: attention then
+    needs no mask.
+    """
+
+    ids: Tensor
+    mask: Tensor
+    extras: Mapping[str, Tensor] = field(default_factory=dict)
+    full: bool | None = None
+
+    def __post_init__(self) -> None:
+        for name, tensor in {"mask": self.mask, **self.extras}.items():
+            if tensor.shape != self.ids.shape:
+                raise ValueError(
+                    f"{name} has shape {tuple(tensor.shape)}, the ids {tuple(self.ids.shape)}: they must agree"
+                )
+        if self.full is None:
+            known = self.mask.device.type == "cpu"
+            object.__setattr__(self, "full", known and bool(self.mask.all()))
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def _map(self, change, full: bool | None) -> TextBatch:
+        extras = {name: change(tensor) for name, tensor in self.extras.items()}
+        return TextBatch(change(self.ids), change(self.mask), extras, full)
+
+    def __getitem__(self, rows: slice | Tensor | Sequence[int]) -> TextBatch:
+        """The captions at `rows` (a slice, an index or boolean tensor, or a list), same padding."""
+        if isinstance(rows, int):
+            rows = slice(rows, rows + 1 or None)
+        return self._map(lambda tensor: tensor[rows], self.full or None)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> TextBatch:
+        """The same batch on another device; itself where it is there already."""
+        if self.ids.device == torch.device(device):
+            return self
+        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking), self.full)
+
+    def pin_memory(self) -> TextBatch:
+        """Page-locked copies, which torch's DataLoader asks for by this name."""
+        return self._map(lambda tensor: tensor.pin_memory(), self.full)
+
+    def trim(self) -> TextBatch:
+        """Without the columns that are padding in every caption (reads the mask: do it before moving to a GPU)."""
+        used = int(self.mask.any(0).sum())
+        return self if used == self.ids.shape[1] else self._map(lambda tensor: tensor[:, :used], None)
+
+    def with_extras(self, **extras: Tensor) -> TextBatch:
+        """The same captions with these (B, L) tensors besides the extras there are."""
+        return TextBatch(self.ids, self.mask, {**self.extras, **extras}, self.full)
+
+    @staticmethod
+    def cat(batches: Sequence[TextBatch]) -> TextBatch:
+        """One batch of all captions in order, padded to the longest. Raises ValueError where the extras differ."""
+        if not batches:
+            raise ValueError("no text batch to join: give at least one")
+        names = set(batches[0].extras)
+        if any(set(batch.extras) != names for batch in batches):
+            raise ValueError(
+                "text batches with different extras cannot be joined: prepare all of them the same way"
+            )
+        width = max(batch.ids.shape[1] for batch in batches)
+
+        def joined(tensors: list[Tensor]) -> Tensor:
+            return torch.cat([torch.nn.functional.pad(one, (0, width - one.shape[1])) for one in tensors])
+
+        extras = {name: joined([batch.extras[name] for batch in batches]) for name in batches[0].extras}
+        full = all(batch.full and batch.ids.shape[1] == width for batch in batches)
+        return TextBatch(joined([b.ids for b in batches]), joined([b.mask for b in batches]), extras, full)
+
+
+class BlipTokenizer:
+    """BERT's uncased WordPiece plus BLIP's `[DEC]` and `[ENC]`, which come after the vocabulary's last id.
+
+    Built from a vocabulary file in BERT's format, one piece per line; with bert-base-uncased's 30,522 the
+    tokenizer has 30,524 entries, as BLIP's checkpoints do.
+    """
+
+    def __init__(self, pieces: Sequence[str]) -> None:
+        vocabulary = {piece: number for number, piece in enumerate(pieces)}
+        _check_vocabulary(pieces, vocabulary)
+        for extra in (DECODE, ENCODE):
+            vocabulary.setdefault(extra, len(vocabulary))
+        self._pieces = [piece for piece, _ in sorted(vocabulary.items(), key=lambda item: item[1])]
+        self._tokenizer = Tokenizer(WordPiece(vocabulary, unk_token=UNKNOWN))
+        self._tokenizer.normalizer = BertNormalizer(lowercase=True)
+        self._tokenizer.pre_tokenizer = BertPreTokenizer()
+        self.vocab_size = len(vocabulary)
+        self.pad_id, self.unknown_id = vocabulary[PAD], vocabulary[UNKNOWN]
+        self.cls_id, self.sep_id, self.mask_id = vocabulary[CLS], vocabulary[SEP], vocabulary[MASK]
+        self.dec_id, self.enc_id = vocabulary[DECODE], vocabulary[ENCODE]
+        self.special_ids = frozenset(
+            vocabulary[piece] for piece in (PAD, UNKNOWN, CLS, SEP, MASK, DECODE, ENCODE)
+        )
+
+    @classmethod
+    def load(cls, directory_or_vocab: str | Path) -> BlipTokenizer:
+        """From a `vocab.txt`, or the directory that holds one.
+
+        Raises ValueError where there is none or it is no BERT vocabulary.
+        """
+        path = Path(directory_or_vocab)
+        path = path / "vocab.txt" if path.is_dir() else path
+        if not path.is_file():
+            raise ValueError(
+                f"no vocabulary at {path}: put bert-base-uncased's vocab.txt there (see checkpoint/README.md), "
+                "or train one on the captions"
+            )
+        try:
+            pieces = path.read_text(encoding="utf-8").splitlines()
+        except UnicodeDecodeError:
+            raise ValueError(
+                f"{path} is no text file: a BERT vocabulary has one word piece per line"
+            ) from None
+        try:
+            return cls(pieces)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+
+    @classmethod
+    def train(cls, captions: Iterable[str], directory: str | Path, vocab_size: int = 4096) -> BlipTokenizer:
+        """A WordPiece of at most `vocab_size` pieces learned on the captions, written to `directory/vocab.txt`.
+
+        The same captions give the same file, in whatever order they come. Raises ValueError without captions.
+        """
+        words = Counter(word for caption in captions for word in clean_caption(caption).split())
+        if not words:
+            raise ValueError("no caption has a word in it: a tokenizer cannot be trained on nothing")
+        pieces = _learn_pieces(words, vocab_size)
+        directory = Path(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "vocab.txt").write_text("\n".join(pieces) + "\n", encoding="utf-8")
+        return cls(pieces)
+
+    def __call__(self, captions: Sequence[str], max_length: int = RETRIEVAL_LENGTH) -> TextBatch:
+        """[CLS] pieces [SEP] of every caption, cleaned and cut to max_length tokens, padded to the longest."""
+        rows = [[self.cls_id, *one.ids[: max_length - 2], self.sep_id] for one in self._encode(captions)]
+        lengths = torch.tensor([len(row) for row in rows], dtype=torch.int64)
+        width = max((len(row) for row in rows), default=0)
+        ids = torch.tensor([row + [PAD_ID] * (width - len(row)) for row in rows], dtype=torch.int64)
+        return TextBatch(ids.reshape(len(rows), width), torch.arange(width) < lengths[:, None])
+
+    def prompt_ids(self, prompt: str) -> list[int]:
+        """What a decoder starts from: [DEC] and the prompt's pieces, no [SEP]."""
+        return [self.dec_id, *self._encode([prompt])[0].ids]
+
+    def words(self, caption: str, max_length: int = RETRIEVAL_LENGTH) -> list[str | None]:
+        """For every token of the caption the word it is part of; None for [CLS], [SEP] and commas and the like.
+
+        A word is what stands between spaces in the cleaned caption, less the punctuation at its ends.
+        """
+        (encoding,) = self._encode([caption])
+        return [None, *_words_of(clean_caption(caption), encoding)[: max_length - 2], None]
+
+    def word_mask(
+        self, captions: Sequence[str], words: Sequence[Collection[str]], max_length: int = RETRIEVAL_LENGTH
+    ) -> Tensor:
+        """Bool (B, L) beside `tokenizer(captions, max_length)`: True at every token whose word is in words[b].
+
+        Words are compared whole and in lower case: neither "her" nor "leat" is in "leather".
+        """
+        if len(captions) != len(words):
+            raise ValueError(f"{len(captions)} captions but {len(words)} word collections: they must pair up")
+        rows = []
+        for caption, encoding, chosen in zip(captions, self._encode(captions), words, strict=True):
+            wanted = {_bare(word) for entry in chosen for word in clean_caption(entry).split()}
+            of_token = _words_of(clean_caption(caption), encoding)[: max_length - 2]
+            rows.append([False, *(word in wanted for word in of_token), False])
+        width = max((len(row) for row in rows), default=0)
+        mask = torch.tensor([row + [False] * (width - len(row)) for row in rows], dtype=torch.bool)
+        return mask.reshape(len(rows), width)
+
+    def decode(self, ids: Sequence[int] | Tensor) -> str:
+        """The text of the pieces, special tokens left out, pieces of one word joined."""
+        numbers = ids.tolist() if isinstance(ids, Tensor) else ids
+        pieces = [self._pieces[number] for number in numbers if number not in self.special_ids]
+        text = " ".join(pieces).replace(" ##", "").removeprefix("##")
+        text = re.sub(r" ([,?])", r"\1", text)
+        return re.sub(r" ?([-'/]) ?", r"\1", text)
+
+    def _encode(self, captions: Sequence[str]) -> list[Encoding]:
+        return self._tokenizer.encode_batch([clean_caption(caption) for caption in captions])
+
+
+def _bare(word: str) -> str:
+    return word.strip(_EDGE_PUNCTUATION)
+
+
+def _words_of(cleaned: str, encoding: Encoding) -> list[str | None]:
+    """The space-separated word at every token's offset: BERT's own pre-tokens would cut "t-shirt" in three."""
+    word_at: list[str | None] = [None] * len(cleaned)
+    for match in re.finditer(r"\S+", cleaned):
+        word = _bare(match.group())
+        start = match.start() + match.group().find(word)
+        word_at[start : start + len(word)] = [word] * len(word)
+    return [word_at[start] for start, _ in encoding.offsets]
+
+
+def _check_vocabulary(pieces: Sequence[str], vocabulary: Mapping[str, int]) -> None:
+    absent = [piece for piece in (PAD, UNKNOWN, CLS, SEP, MASK) if piece not in vocabulary]
+    if absent:
+        raise ValueError(
+            f"not a BERT vocabulary, it lacks {', '.join(absent)}: expected one word piece per line"
+        )
+    if vocabulary[PAD] != PAD_ID:
+        raise ValueError(f"{PAD} must be the first line of a BERT vocabulary")
+    if len(vocabulary) != len(pieces):
+        twice = next(piece for piece, count in Counter(pieces).items() if count > 1)
+        raise ValueError(f"the piece {twice!r} is in the vocabulary twice, so ids would be ambiguous")
+
+
+def _learn_pieces(words: Counter[str], vocab_size: int) -> list[str]:
+    """WordPieces for these words. Deterministic: the trainer numbers continuation characters in the order of a
+    randomly seeded hash map, and breaks ties between merges by number, so they are numbered beforehand here."""
+    tokenizer = Tokenizer(WordPiece(unk_token=UNKNOWN))
+    tokenizer.normalizer = BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = BertPreTokenizer()
+    normalised = " ".join(tokenizer.normalizer.normalize_str(word) for word in words)
+    parts = {part for part, _ in tokenizer.pre_tokenizer.pre_tokenize_str(normalised)}
+    inner = sorted({f"##{letter}" for part in parts for letter in part[1:]})
+    special = [PAD, UNKNOWN, CLS, SEP, MASK]
+    trainer = WordPieceTrainer(
+        vocab_size=vocab_size, min_frequency=2, special_tokens=special + inner, show_progress=False
+    )
+    tokenizer.train_from_iterator(sorted(words.elements()), trainer)
+    vocabulary = tokenizer.get_vocab()
+    return sorted(vocabulary, key=vocabulary.__getitem__)

@@ -1,0 +1,70 @@
+"""BLIP's image encoder: timm's vision transformer under the key names of BLIP's checkpoints."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from models.backbones.sizes import Size
+
+
+class BlipVision(VisionTransformer):
+    """ViT with a class token, learned positions (1 + H/p * W/p), pre-norm blocks and a final LayerNorm.
+
+    Args:
+        size: widths and depths.
+        image_size: (height, width) in pixels, multiples of the patch; need not be square.
+        checkpoint_blocks: activations of that many of the first blocks are recomputed in the backward
+            pass instead of kept, which trades about a third of their time for their memory.
+
+    Raises ValueError where the image size is no multiple of the patch.
+    """
+
+    def __init__(self, size: Size, image_size: tuple[int, int], checkpoint_blocks: int = 0) -> None:
+        height, width = image_size
+        if height % size.patch or width % size.patch:
+            raise ValueError(
+                f"image_size {height}x{width} must be multiples of the patch, {size.patch} pixels: "
+                f"use {max(1, round(height / size.patch)) * size.patch}x"
+                f"{max(1, round(width / size.patch)) * size.patch}"
+            )
+        super().__init__(
+            img_size=(height, width),
+            patch_size=size.patch,
+            embed_dim=size.vision_width,
+            depth=size.vision_depth,
+            num_heads=size.vision_heads,
+            num_classes=0,
+            global_pool="",
+            drop_path_rate=size.drop_path,
+            # transformers' BLIP has 1e-5 where the authors' training code had 1e-6: on trained weights they
+            # differ by less than rounding in half precision, and the former is the reference we test against.
+            norm_layer=partial(nn.LayerNorm, eps=1e-5),
+        )
+        self.image_size = (height, width)
+        self.grid = (height // size.patch, width // size.patch)
+        self.checkpoint_blocks = checkpoint_blocks
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W), normalised, to tokens (B, 1 + patches, width), the class token first.
+
+        Raises ValueError for images of another size than the model was built for.
+        """
+        if images.shape[-2:] != self.image_size:
+            given = "x".join(str(side) for side in images.shape[-2:])
+            expected = "x".join(str(side) for side in self.image_size)
+            raise ValueError(
+                f"images are {given} but the model was built for {expected}: set image_size to match"
+            )
+        tokens = self.patch_embed(images)
+        tokens = torch.cat([self.cls_token.expand(len(tokens), -1, -1), tokens], dim=1) + self.pos_embed
+        for number, block in enumerate(self.blocks):
+            if self.training and number < self.checkpoint_blocks:
+                tokens = checkpoint(block, tokens, use_reentrant=False)
+            else:
+                tokens = block(tokens)
+        return self.norm(tokens)
