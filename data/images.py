@@ -1,0 +1,107 @@
+"""Reading one image file, whatever it is, as 8-bit RGB; and bringing it to the size of the model."""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from data.errors import UserError
+
+# CLIP's and BLIP's pixel statistics, for values in 0..1.
+MEAN = (0.48145466, 0.4578275, 0.40821073)
+STD = (0.26862954, 0.26130258, 0.27577711)
+MEAN_COLOUR = tuple(round(255 * value) for value in MEAN)
+
+# What Pillow raises on damaged files, besides OSError: each of these was seen on truncated or overwritten files.
+_DAMAGE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    EOFError,
+    KeyError,
+    IndexError,
+    OverflowError,
+    AttributeError,
+    NotImplementedError,
+    MemoryError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+
+
+def read_image(path: str | os.PathLike[str]) -> Image.Image:
+    """Decode an image file to an upright 8-bit RGB image.
+
+    EXIF rotation is applied; transparency lies on the mean colour; grey, palette, 16-bit, CMYK and the like are
+    converted. Raises UserError for a file that is missing, truncated or no image.
+    """
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return _to_rgb(_upright(image))
+    except _DAMAGE as error:
+        raise UserError(f"The image {os.fspath(path)} does not open ({damage(error)}).") from None
+
+
+def damage(error: BaseException) -> str:
+    """A short reason for a failed decode, without the file's name."""
+    if isinstance(error, FileNotFoundError):
+        return "no such file"
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    return " ".join(str(error).split())[:120] or type(error).__name__
+
+
+def check_header(path: str | os.PathLike[str]) -> None:
+    """Read only the header of an image; UserError if the file is missing, empty or no image."""
+    try:
+        with Image.open(path):
+            pass
+    except _DAMAGE as error:
+        raise UserError(f"The image {os.fspath(path)} does not open ({damage(error)}).") from None
+
+
+def resize(image: Image.Image, image_size: tuple[int, int]) -> NDArray[np.uint8]:
+    """An RGB image as (H, W, 3) uint8, resized bilinearly with antialiasing to `image_size` = (H, W)."""
+    height, width = image_size
+    if image.size != (width, height):
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+    return np.asarray(image, dtype=np.uint8)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except _DAMAGE:
+        return image  # damaged EXIF data: the pixels are still good
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image if type(image) is Image.Image else image.copy()
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        return _from_deep_grey(image)
+    if image.has_transparency_data:
+        ground = Image.new("RGBA", image.size, (*MEAN_COLOUR, 255))
+        return Image.alpha_composite(ground, image.convert("RGBA")).convert("RGB")
+    return image.convert("RGB")
+
+
+def _from_deep_grey(image: Image.Image) -> Image.Image:
+    """16-bit, 32-bit and float grey: Pillow's own conversion clips at 255 instead of scaling."""
+    values = np.nan_to_num(np.asarray(image, dtype=np.float64))
+    if image.mode == "F":
+        scale = 255.0 if values.max(initial=0.0) <= 1.0 else 1.0
+    else:
+        scale = 255.0 / 65535.0
+    grey = np.clip(np.rint(values * scale), 0, 255).astype(np.uint8)
+    return Image.fromarray(grey, mode="L").convert("RGB")
