@@ -1,0 +1,177 @@
+"""Distances of the clustering step, none of them as a matrix: the source term, the automatic eps and the pairs within eps.
+
+d_ij = (1 - lam) (1 - K_ij) + lam (s_i + s_j), with K sparse and s the source term. docs/clustering.md derives every
+formula used here.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from scipy import sparse
+
+from clustering import kernels
+from clustering.neighbours import nearest_distances
+from clustering.parallel import over_rows
+
+# Sums of the same terms in another order differ by about 1e-12. A tie (duplicates, constant features, a value equal
+# to eps) must not be decided by that, so "zero" and "within eps" allow this much.
+TOLERANCE = 1e-9
+_CHUNK = 256
+
+
+def source_term(features: np.ndarray, source: np.ndarray, device: torch.device | str = "cpu") -> np.ndarray:
+    """s (N,) in 0..1: min over source images of 1 - exp(-||f_i - f_src||^2), divided by its maximum over i.
+
+    features (N, F), source (M, F).
+    """
+    term = -np.expm1(-nearest_distances(features, source, device))
+    largest = term.max()
+    return term / largest if largest > 0 else term
+
+
+def automatic_eps(similarity: sparse.csr_matrix, source: np.ndarray, lam: float, ratio: float) -> float:
+    """The mean of the smallest `ratio` of the non-zero d_ij, i < j, exactly. 0 if all are zero.
+
+    similarity: K (N, N), symmetric; source: s (N,); lam: weight of the source term.
+    Only the non-zeros of K differ from the base (1 - lam) + lam (s_i + s_j), whose count and sum below a threshold
+    follow from the sorted s; bisection finds the threshold that holds the wanted number of pairs.
+    """
+    count = similarity.shape[0]
+    base, distances = _stored_distances(similarity, source, lam)
+    pairs = _BasePairs(source, lam)
+    present = np.sort(distances[distances > TOLERANCE])
+    base.sort()
+    total = count * (count - 1) // 2 - (len(distances) - len(present))
+    if total == 0:
+        return 0.0
+    wanted = max(1, int(np.around(ratio * total)))
+
+    def below(threshold: float) -> tuple[int, float]:
+        number, value = pairs.below(threshold)
+        stored, replaced = (np.searchsorted(a, threshold, side="right") for a in (present, base))
+        return number + stored - replaced, value + present[:stored].sum() - base[:replaced].sum()
+
+    low, high = 0.0, 1.0 + lam + TOLERANCE
+    while high - low > 1e-14:
+        middle = 0.5 * (low + high)
+        low, high = (low, middle) if below(middle)[0] >= wanted else (middle, high)
+    number, value = below(low)
+    return float((value + (wanted - number) * high) / wanted)
+
+
+def _stored_distances(
+    similarity: sparse.csr_matrix, source: np.ndarray, lam: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """(base, d) of the pairs i < j that K holds."""
+    rows = np.repeat(np.arange(similarity.shape[0], dtype=np.int32), np.diff(similarity.indptr))
+    upper = similarity.indices > rows
+    base = (1.0 - lam) + lam * (source[rows[upper]] + source[similarity.indices[upper]])
+    return base, base - (1.0 - lam) * similarity.data[upper]
+
+
+class _BasePairs:
+    """Counts and sums of (1 - lam) + lam (s_i + s_j) over the pairs i < j below a threshold."""
+
+    def __init__(self, source: np.ndarray, lam: float):
+        self.lam = lam
+        self.sorted = np.sort(source)
+        self.running = np.concatenate([[0.0], self.sorted.cumsum()])
+        self.rank = np.arange(len(source))
+
+    def below(self, threshold: float) -> tuple[int, float]:
+        """(number of pairs, their sum) with a value of at most `threshold`."""
+        room = threshold - (1.0 - self.lam)
+        if room < 0:
+            return 0, 0.0
+        room = room / self.lam if self.lam > 0 else math.inf
+        ends = np.searchsorted(self.sorted, room - self.sorted, side="right")
+        partners = np.maximum(ends - self.rank - 1, 0)  # those after i in sorted order
+        sums = np.where(partners > 0, self.running[ends] - self.running[self.rank + 1], 0.0)
+        number = int(partners.sum())
+        return number, (1.0 - self.lam) * number + self.lam * float((sums + partners * self.sorted).sum())
+
+
+def profile_neighbours(
+    similarity: sparse.csr_matrix, source: np.ndarray, lam: float, eps: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs (i, j), i < j, whose rows of d are within eps of each other in Euclidean distance.
+
+    Rows i and j of d differ by (1 - lam) J_ij +- lam (s_i - s_j) in their own two columns, so a pair within eps has
+    J_ij <= eps / (sqrt(2) (1 - lam)): the candidates are large entries of K, and only they are computed.
+    """
+    floor = 1.0 - math.sqrt((eps * eps + TOLERANCE) / 2.0) / (1.0 - lam) - TOLERANCE
+    if floor <= 0.0:
+        return _blocked_pairs(similarity, source, lam, eps, "profile")
+    norms, sums = _norms(similarity), _sums(similarity)
+    matrix = kernels.triple(similarity)
+    return _join(
+        over_rows(
+            lambda start, stop: kernels.profile_pairs(
+                *matrix, norms, sums, source, lam, floor, eps * eps + TOLERANCE, start, stop
+            ),
+            similarity.shape[0],
+            _CHUNK,
+        )
+    )
+
+
+def jaccard_neighbours(
+    similarity: sparse.csr_matrix, source: np.ndarray, lam: float, eps: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs (i, j), i < j, with d_ij <= eps."""
+    if (1.0 - lam) + lam * np.partition(source, 1)[:2].sum() <= eps + TOLERANCE:
+        return _blocked_pairs(
+            similarity, source, lam, eps, "jaccard"
+        )  # pairs that K doesn't hold are within eps too
+    rows = np.repeat(np.arange(similarity.shape[0], dtype=np.int32), np.diff(similarity.indptr))
+    upper = similarity.indices > rows
+    rows, columns = rows[upper], similarity.indices[upper]
+    distances = (1.0 - lam) * (1.0 - similarity.data[upper]) + lam * (source[rows] + source[columns])
+    within = distances <= eps + TOLERANCE
+    return rows[within], columns[within]
+
+
+def _blocked_pairs(
+    similarity: sparse.csr_matrix, source: np.ndarray, lam: float, eps: float, metric: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Either metric when eps is so large that pairs outside K can be within it: whole rows, in blocks."""
+    count = similarity.shape[0]
+    norms, sums, transposed = _norms(similarity), _sums(similarity), similarity.T.tocsc()
+
+    def rows(start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        block = similarity[start:stop]
+        if metric == "jaccard":
+            values = (1.0 - lam) * (1.0 - block.toarray()) + lam * (source[start:stop, None] + source)
+            limit = eps + TOLERANCE
+        else:
+            gap = source[start:stop, None] - source
+            values = (1.0 - lam) ** 2 * (
+                norms[start:stop, None] + norms - 2.0 * (block @ transposed).toarray()
+            )
+            values += (
+                2.0 * lam * (1.0 - lam) * gap * (sums - sums[start:stop, None])
+                + lam * lam * count * gap * gap
+            )
+            limit = eps * eps + TOLERANCE
+        i, j = np.nonzero(values <= limit)
+        later = j > i + start
+        return (i[later] + start).astype(np.int32), j[later].astype(np.int32)
+
+    return _join(over_rows(rows, count, _CHUNK))
+
+
+def _norms(similarity: sparse.csr_matrix) -> np.ndarray:
+    """||K_i||^2 of every row; none is empty, the diagonal is 1."""
+    return np.add.reduceat(similarity.data * similarity.data, similarity.indptr[:-1])
+
+
+def _sums(similarity: sparse.csr_matrix) -> np.ndarray:
+    """sum_j K_ij of every row."""
+    return np.add.reduceat(similarity.data, similarity.indptr[:-1])
+
+
+def _join(parts: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
