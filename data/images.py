@@ -99,9 +99,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 def _from_deep_grey(image: Image.Image) -> Image.Image:
     """16-bit, 32-bit and float grey: Pillow's own conversion clips at 255 instead of scaling."""
     values = np.nan_to_num(np.asarray(image, dtype=np.float64))
-    if image.mode == "F":
-        scale = 255.0 if values.max(initial=0.0) <= 1.0 else 1.0
-    else:
-        scale = 255.0 / 65535.0
+    is_unit_float = image.mode == "F" and values.max(initial=0.0) <= 1.0
+    scale = 255.0 if is_unit_float else 1.0 if image.mode == "F" else 255.0 / 65535.0
     grey = np.clip(np.rint(values * scale), 0, 255).astype(np.uint8)
     return Image.fromarray(grey, mode="L").convert("RGB")
