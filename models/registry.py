@@ -64,15 +64,12 @@ def _option_names(kind: type[Method]) -> set[str]:
     """Keyword arguments of a class and of the bases it passes the rest of its arguments to."""
     names: set[str] = set()
     for base in kind.__mro__:
-        if not issubclass(base, Method) and not any(issubclass(k, base) for k in kind.__bases__):
-            continue
-        if "__init__" not in vars(base):
-            continue
-        parameters = inspect.signature(base.__init__).parameters.values()
-        names |= {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
-        if all(p.kind is not p.VAR_KEYWORD for p in parameters):
-            break
-    return names - {"self"}
+        if "__init__" in vars(base):
+            parameters = inspect.signature(base.__init__).parameters.values()
+            names |= {p.name for p in parameters if p.kind is not p.VAR_KEYWORD and p.name != "self"}
+            if all(p.kind is not p.VAR_KEYWORD for p in parameters):
+                break
+    return names
 
 
 def load_weights(model: Method, state: Mapping[str, Tensor]) -> None:
@@ -85,38 +82,29 @@ def load_weights(model: Method, state: Mapping[str, Tensor]) -> None:
         ModelError: keys are missing, unexpected or of another shape; the message names them.
     """
     own = model.state_dict()
-    of_round = tuple(model.round_keys)
-    state = (
-        {
-            key: value
-            for key, value in state.items()
-            if not key.startswith(of_round) or (key in own and own[key].shape == value.shape)
-        }
-        if of_round
-        else dict(state)
-    )
-    missing = [key for key in own if key not in state and not (of_round and key.startswith(of_round))]
-    unexpected = [key for key in state if key not in own]
+    lasting = {key: value for key, value in state.items() if not _of_round(model, key)}
+    missing = [key for key in own if key not in lasting and not _of_round(model, key)]
+    unexpected = [key for key in lasting if key not in own]
     reshaped = [
-        f"{key} {tuple(state[key].shape)} instead of {tuple(own[key].shape)}"
-        for key in own
-        if key in state and state[key].shape != own[key].shape
+        f"{key} {tuple(value.shape)} instead of {tuple(own[key].shape)}"
+        for key, value in lasting.items()
+        if key in own and own[key].shape != value.shape
     ]
     if missing or unexpected or reshaped:
-        parts = [
-            _listed("lacks", missing),
-            _listed("has extra", unexpected),
-            _listed("has other shapes:", reshaped),
-        ]
+        differences = [("lacks", missing), ("has extra", unexpected), ("has other shapes:", reshaped)]
         raise ModelError(
-            f"These weights are not those of a {model.name!r} model of this size and image size: the file "
-            f"{'; it '.join(part for part in parts if part)}. Give the method and the sizes it was trained with."
+            f"These weights are not those of a {model.name!r} model with these options: the checkpoint "
+            f"{'; it '.join(_listed(verb, keys) for verb, keys in differences if keys)}. "
+            "Use the method, size, image size and vocabulary that it was trained with."
         )
-    model.load_state_dict(state, strict=False)
+    fitting = {key: value for key, value in state.items() if key in own and own[key].shape == value.shape}
+    model.load_state_dict(fitting, strict=False)
+
+
+def _of_round(model: Method, key: str) -> bool:
+    return key.startswith(model.round_keys)
 
 
 def _listed(verb: str, keys: list[str], most: int = 4) -> str:
-    if not keys:
-        return ""
     more = f" and {len(keys) - most} more" if len(keys) > most else ""
     return f"{verb} {', '.join(keys[:most])}{more}"

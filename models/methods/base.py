@@ -5,7 +5,7 @@ The loop knows nothing else of a method; a method knows nothing of the loop.
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
@@ -18,7 +18,7 @@ from models.batch import Batch, TrainingCaption
 from models.world import World
 
 
-class Method(nn.Module):
+class Method(nn.Module, ABC):
     """Base of all methods; combined with a backbone that offers `encode_images`, `encode_texts` and `match`.
 
     Class attributes:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from losses.itm import hard_negatives, itm_loss
@@ -34,13 +34,14 @@ class Encoded:
 
 @dataclass
 class MatchingPairs:
-    """This process's 3b cross-encoded pairs: the positives, each text's hardest image, each image's hardest text."""
+    """This process's 3b pairs: the positives, each text with its hardest image, each image with its hardest text."""
 
     texts: TextBatch  # 3b
-    hidden: Tensor  # (3b, L, D) last hidden states of the cross-encoder
+    image_tokens: Tensor  # (M, N, D), each image once
+    image_index: Tensor  # (3b,) which of them a pair looks at
     targets: Tensor  # (3b,) 1 for a match
     weights: Tensor  # (3b,) 0 where a sample has no negative
-    total: Tensor  # pairs that exist in the global batch, per process
+    total: Tensor  # how many pairs there are in the global batch, divided by the number of processes
 
 
 class BlipMethod(Method, BlipRetrieval):
@@ -54,7 +55,7 @@ class BlipMethod(Method, BlipRetrieval):
         image_tokens, image_features = self.encode_images(batch.images)
         text_tokens, text_features = self.encode_texts(batch.texts)
         both = self.world.all_gather(torch.cat([image_features, text_features], dim=1))
-        all_image, all_text = both.split([image_features.shape[1], text_features.shape[1]], dim=1)
+        all_image, all_text = both.chunk(2, dim=1)
         all_labels = self.world.all_gather(batch.labels)
         return Encoded(
             image_tokens, image_features, text_tokens, text_features, all_image, all_text, all_labels
@@ -65,64 +66,72 @@ class BlipMethod(Method, BlipRetrieval):
         return ndf_loss(encoded.all_image_features, encoded.all_text_features, encoded.all_labels)
 
     def matching_pairs(self, batch: Batch, encoded: Encoded) -> MatchingPairs:
-        """Cross-encode the positives and both kinds of hardest negatives, taken from all processes, in one pass."""
-        world = self.world
-        own = torch.arange(world.rank * len(batch), (world.rank + 1) * len(batch), device=batch.labels.device)
-        similarity = _similarity(encoded.all_text_features, encoded.all_image_features)  # (B texts, B images)
+        """Positives and both kinds of hardest negatives; the negatives may be of any process."""
+        world, size = self.world, len(batch)
+        own = torch.arange(world.rank * size, (world.rank + 1) * size, device=batch.labels.device)
+        similarity = _similarity(encoded.all_text_features, encoded.all_image_features)
         labels = encoded.all_labels
-        hard_image, text_found = hard_negatives(similarity, labels, labels)
-        hard_text, image_found = hard_negatives(similarity.T, labels, labels)
+        hard_image, image_found = hard_negatives(similarity, labels, labels)  # of each text
+        hard_text, text_found = hard_negatives(similarity.T, labels, labels)  # of each image
 
-        images, own_image, negative_image = self._images_of_pairs(encoded.image_tokens, own, hard_image[own])
-        all_texts = _gather_texts(batch.texts, self.tokenizer.pad_id, world)
+        all_texts = _gather_texts(batch.texts, world)
         texts = TextBatch.cat([batch.texts, batch.texts, all_texts[hard_text[own]]])
-        hidden = self.cross_encode(texts, images, torch.cat([own_image, negative_image, own_image]))
+        images, own_image, negative_image = _pool_images(encoded.image_tokens, own, hard_image[own], world)
+        positive, negative = torch.ones_like(own), torch.zeros_like(own)
+        return MatchingPairs(
+            texts=texts,
+            image_tokens=images,
+            image_index=torch.cat([own_image, negative_image, own_image]),
+            targets=torch.cat([positive, negative, negative]),
+            weights=torch.cat([positive, image_found[own], text_found[own]]),
+            total=size + (image_found.sum() + text_found.sum()) / world.size,
+        )
 
-        positives = torch.ones_like(own)
-        weights = torch.cat([positives, text_found[own], image_found[own]])
-        total = len(own) + (text_found.sum() + image_found.sum()) / world.size
-        targets = torch.cat([positives, torch.zeros_like(positives), torch.zeros_like(positives)])
-        return MatchingPairs(texts, hidden, targets, weights, total)
+    def match_pairs(self, pairs: MatchingPairs) -> Tensor:
+        """Match logits (3b, 2), for a method that needs nothing else of the cross-encoder."""
+        return self.match(pairs.texts, pairs.image_tokens, pairs.image_index)
 
-    def _images_of_pairs(
-        self, tokens: Tensor, own: Tensor, negative: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Image tokens to project keys and values of, and where in them this process's own and negative images are."""
-        world = self.world
-        gathered = world.all_gather(tokens)
-        if world.size <= 2:
-            return gathered, own, negative
-        # Of many processes' images a process looks at 2b at the most: it projects only those.
-        rows = torch.arange(len(own), device=own.device)
-        return torch.cat([tokens, gathered[negative]]), rows, rows + len(own)
+    def cross_encode_pairs(self, pairs: MatchingPairs) -> Tensor:
+        """Last hidden states (3b, L, D) of all pairs in one pass."""
+        return self.cross_encode(pairs.texts, pairs.image_tokens, pairs.image_index)
 
-    def matching_loss(self, pairs: MatchingPairs) -> Tensor:
-        """ITM: the match head on the cross-encoder's first token."""
-        return itm_loss(self.itm_head(pairs.hidden[:, 0]), pairs.targets, pairs.weights, pairs.total)
+    def matching_loss(self, pairs: MatchingPairs, logits: Tensor) -> Tensor:
+        """ITM: cross-entropy of the match logits (3b, 2)."""
+        return itm_loss(logits, pairs.targets, pairs.weights, pairs.total)
 
-    def region_loss(self, head: torch.nn.Module, pairs: MatchingPairs, regions: Sequence[Tensor]) -> Tensor:
-        """One shared head on the token mean of each region; `regions` are (3b, L) masks over the pairs' texts."""
-        logits = [head(masked_token_mean(pairs.hidden, region)) for region in regions]
+    def region_loss(
+        self, pairs: MatchingPairs, hidden: Tensor, regions: Sequence[Tensor], head: nn.Module
+    ) -> Tensor:
+        """One shared head on the mean of each region's tokens; regions are (3b, L) masks over the pairs' texts."""
+        logits = [head(masked_token_mean(hidden, region)) for region in regions]
         return local_loss(logits, pairs.targets, pairs.weights, pairs.total)
 
 
 @torch.no_grad()
 def _similarity(text_features: Tensor, image_features: Tensor) -> Tensor:
-    """Un-normalised products, in full precision: which negative is hardest must not depend on autocast."""
+    """(B texts, B images) products of un-normalised features, in full precision: autocast must not pick negatives."""
     with torch.autocast(text_features.device.type, enabled=False):
         return text_features.float() @ image_features.float().T
 
 
-def _gather_texts(texts: TextBatch, pad_id: int, world: World) -> TextBatch:
+def _pool_images(
+    tokens: Tensor, own: Tensor, negative: Tensor, world: World
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Tokens of the images this process looks at, and where among them its own and its negative images are."""
+    gathered = world.all_gather(tokens)
+    if world.size <= 2:
+        return gathered, own, negative
+    # A process looks at no more than 2b of the B images: keys and values of the others would be projected for nothing.
+    rows = torch.arange(len(own), device=own.device)
+    return torch.cat([tokens, gathered[negative]]), rows, rows + len(own)
+
+
+def _gather_texts(texts: TextBatch, world: World) -> TextBatch:
     """The texts of all processes, padded to the longest of them, in one exchange."""
     if world.size == 1:
         return texts
-    columns = [texts.ids, texts.mask, *texts.extras.values()]
-    fills = [pad_id] + [0] * (len(columns) - 1)
     missing = world.largest(texts.ids.shape[1]) - texts.ids.shape[1]
-    padded = [
-        pad(column.long(), (0, missing), value=fill) for column, fill in zip(columns, fills, strict=True)
-    ]
-    ids, mask, *extras = world.all_gather(torch.stack(padded, dim=2)).unbind(dim=2)
+    columns = [texts.ids, texts.mask.long(), *(extra.long() for extra in texts.extras.values())]
+    ids, mask, *extras = world.all_gather(pad(torch.stack(columns), (0, missing)).transpose(0, 1)).unbind(1)
     named = zip(texts.extras.items(), extras, strict=True)
     return TextBatch(ids, mask.bool(), {name: column.to(own.dtype) for (name, own), column in named})

@@ -30,18 +30,20 @@ class PSPD(BlipMethod):
         self.itm_local_head = nn.Linear(self.itm_head.in_features, 2) if local_weight else None
 
     def prepare(self, captions: Sequence[TrainingCaption]) -> TextBatch:
-        texts = super().prepare(captions)
         sentences = [caption.text for caption in captions]
-        for region in ("upper", "lower"):
-            words = [getattr(caption, region) for caption in captions]
-            texts.extras[region] = self.tokenizer.word_mask(sentences, words)
-        return texts
+        return self.tokenizer(sentences).with_extras(
+            upper=self.tokenizer.word_mask(sentences, [caption.upper for caption in captions]),
+            lower=self.tokenizer.word_mask(sentences, [caption.lower for caption in captions]),
+        )
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         encoded = self.encode(batch)
         pairs = self.matching_pairs(batch, encoded)
-        losses = {"ndf": self.global_loss(encoded), "itm": self.matching_loss(pairs)}
-        if self.itm_local_head is not None:
-            regions = [pairs.texts.extras["upper"], pairs.texts.extras["lower"]]
-            losses["local"] = self.local_weight * self.region_loss(self.itm_local_head, pairs, regions)
+        losses = {"ndf": self.global_loss(encoded)}
+        if self.itm_local_head is None:
+            return losses | {"itm": self.matching_loss(pairs, self.match_pairs(pairs))}
+        hidden = self.cross_encode_pairs(pairs)
+        losses["itm"] = self.matching_loss(pairs, self.itm_head(hidden[:, 0]))
+        regions = [pairs.texts.extras["upper"], pairs.texts.extras["lower"]]
+        losses["local"] = self.local_weight * self.region_loss(pairs, hidden, regions, self.itm_local_head)
         return losses

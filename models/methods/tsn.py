@@ -1,0 +1,99 @@
+"""TSN: NDF, image-text matching, and an identity loss on a fused feature. See docs/methods/tsn.md."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from losses.identity import identity_loss
+from models.batch import Batch
+from models.methods.blip_method import BlipMethod
+from models.methods.fusion import FusionEncoder
+
+
+class TSN(BlipMethod):
+    """Text style normalisation's retrieval model: TSN = NDF + ITM + identity.
+
+    Args:
+        identity_weight: of the identity loss.
+        options: of `BlipRetrieval`.
+    """
+
+    name = "tsn"
+    supervision = "pseudo"
+    caption_kinds = ("fixed",)
+    round_keys = ("classifier.",)
+
+    def __init__(self, *, identity_weight: float = 1.0, **options: Any) -> None:
+        super().__init__(**options)
+        self.identity_weight = identity_weight
+        size = self.size
+        self.fusion = FusionEncoder(size.vision_width, size.text_width, size.embed_dim)
+        self.classifier: nn.Linear | None = None
+
+    def set_identities(self, count: int) -> None:
+        """A fresh classifier over `count` classes; replaces the last round's."""
+        self.classifier = nn.Linear(self.size.embed_dim, count, device=self.device)
+        # Nearly equal logits at first: the encoders should not have to undo a random opinion about who is who.
+        nn.init.normal_(self.classifier.weight, std=0.001)
+        nn.init.zeros_(self.classifier.bias)
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        if self.classifier is None:
+            raise ValueError("TSN classifies identities: call set_identities(count) before training.")
+        encoded = self.encode(batch)
+        pairs = self.matching_pairs(batch, encoded)
+        fused = self.fuse(encoded.image_tokens, encoded.text_tokens, batch.texts.mask)
+        identity = identity_loss(self.classifier(fused), self.classifier(encoded.text_features), batch.labels)
+        return {
+            "ndf": self.global_loss(encoded),
+            "itm": self.matching_loss(pairs, self.match_pairs(pairs)),
+            "identity": self.identity_weight * identity,
+        }
+
+    def fuse(self, image_tokens: Tensor, text_tokens: Tensor, text_mask: Tensor) -> Tensor:
+        """Fused features (B, embed_dim), un-normalised; no gradient reaches the encoders this way."""
+        return self.fusion(image_tokens.detach(), text_tokens.detach(), text_mask)
+
+    def cluster_features(
+        self,
+        image_tokens: Tensor,
+        image_features: Tensor,
+        text_tokens: Tensor,
+        text_features: Tensor,
+        text_mask: Tensor,
+    ) -> Tensor:
+        return normalize(self.fuse(image_tokens, text_tokens, text_mask), dim=1)
+
+
+def msm_scores(
+    query_features: Tensor,
+    image_features: Tensor,
+    fixed_query_features: Tensor,
+    gallery_text_features: Tensor,
+    weight: float,
+) -> Tensor:
+    """Multi-similarity scores (1 - w) cos(t_q, v_g) + w cos(t_norm(q), t_gen(g)): a protocol of its own.
+
+    They read the gallery images with a captioning model and rewrite the queries, which the plain protocol does not.
+
+    Args:
+        query_features: (Q, F) of the queries as they were asked.
+        image_features: (G, F) of the gallery images.
+        fixed_query_features: (Q, F) of the queries rewritten in the fixed style.
+        gallery_text_features: (G, F) of the gallery images' fixed-style texts.
+        weight: w; 0.1 in TSN's test, 0.05 in its evaluations while training.
+
+    Returns:
+        (Q, G).
+    """
+
+    def cosine(queries: Tensor, gallery: Tensor) -> Tensor:
+        return normalize(queries.float(), dim=1) @ normalize(gallery.float(), dim=1).T
+
+    return torch.lerp(
+        cosine(query_features, image_features), cosine(fixed_query_features, gallery_text_features), weight
+    )
