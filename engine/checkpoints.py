@@ -1,0 +1,126 @@
+"""The one place that writes and reads checkpoints of this project's own format.
+
+A file is written under a temporary name and renamed, so a reader never sees half of one, and it holds tensors
+and plain values only, so that it loads with ``weights_only=True``: a pickle payload is refused unread.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from data.errors import UserError
+from models import build_model, load_weights
+from models.backbones.captioner import BlipCaptioner
+from models.backbones.tokenizer import BlipTokenizer
+
+FORMAT = "pspd-1"
+
+
+class CheckpointError(UserError):
+    """A checkpoint that can't be read or belongs to another model."""
+
+
+def save(path: Path, content: dict[str, Any]) -> None:
+    """Write a checkpoint atomically.
+
+    Raises:
+        CheckpointError: the disk is full or not writable; the file that was there before stays as it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as stream:
+            torch.save({"format": FORMAT, **content}, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    except (OSError, RuntimeError) as error:
+        temporary.unlink(missing_ok=True)
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(
+            f"The checkpoint {path} could not be written ({reason}): free some space and start the same "
+            "command again; the last complete checkpoint is untouched."
+        ) from error
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read a checkpoint of this project onto the CPU.
+
+    Raises:
+        CheckpointError: missing, unreadable, unsafe, or not one of ours.
+    """
+    if not path.is_file():
+        raise CheckpointError(
+            f"There is no checkpoint {path}: train first (bash train.bash) or name another file."
+        )
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        raise CheckpointError(
+            f"{path} can't be loaded as weights ({reason}): it is damaged, or holds code, which is never run."
+        ) from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{path} is not a checkpoint of this project; BLIP's own files are named in the configuration "
+            "as model.pretrained and pre_train.pretrained."
+        )
+    return content
+
+
+def describe(
+    model: nn.Module, method: str, size: str, tokenizer: BlipTokenizer, **meta: Any
+) -> dict[str, Any]:
+    """What a self-contained checkpoint holds: weights, how to build the model, its vocabulary, and ``meta``."""
+    return {
+        "method": method,
+        "size": size,
+        "image_size": list(model.image_size),
+        "options": dict(getattr(model, "options", {})),
+        "vocabulary": list(tokenizer.vocabulary),
+        "model": model.state_dict(),
+        "meta": meta,
+    }
+
+
+def load_retrieval_model(path: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """A retrieval model in evaluation mode, and what its checkpoint says about it.
+
+    Raises:
+        CheckpointError: not readable, a captioner, or weights that do not fit (the message names keys).
+    """
+    content = load(path)
+    if content.get("method") in (None, "captioner"):
+        raise CheckpointError(
+            f"{path} holds {'a captioner' if content.get('method') else 'the state of an unfinished run'}, not a "
+            "retrieval model: give the best.pth of a finished training."
+        )
+    tokenizer = BlipTokenizer(content["vocabulary"])
+    options = {**content["options"], "size": content["size"], "image_size": tuple(content["image_size"])}
+    model = build_model(content["method"], tokenizer=tokenizer, **options)
+    try:
+        load_weights(model, content["model"])
+    except (ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{path}: {error}") from None
+    return model.eval(), content
+
+
+def load_captioner(path: Path) -> tuple[BlipCaptioner, dict[str, Any]]:
+    """A captioner in evaluation mode, and what its checkpoint says about it.
+
+    Raises:
+        CheckpointError: not readable, or not a captioner.
+    """
+    content = load(path)
+    if content.get("method") != "captioner":
+        raise CheckpointError(f"{path} is not a captioner: run pre_train.py first.")
+    tokenizer = BlipTokenizer(content["vocabulary"])
+    model = BlipCaptioner(content["size"], tuple(content["image_size"]), tokenizer)
+    model.load_state_dict(content["model"])
+    return model.eval(), content

@@ -1,0 +1,389 @@
+"""The typed configuration: YAML files merged left to right, then ``--set a.b=c``, then validated.
+
+Defaults live here and nowhere else. A key that no field has is refused with the nearest known key and the
+file it stands in, because a typo that is silently ignored costs a training run.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from data.errors import UserError
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=0)]
+Rate = Annotated[float, Field(gt=0)]
+
+
+class ConfigError(UserError):
+    """A configuration that can't be used; the message names the file, the key and the remedy."""
+
+
+class Section(BaseModel):
+    """A group of settings; unknown keys are refused and values are checked on every assignment."""
+
+    model_config = ConfigDict(extra="forbid", validate_assignment=True, protected_namespaces=())
+
+
+class SynthesisConfig(Section):
+    """Demo pedestrians, drawn when the data set's folder is not there yet (``synthesis.demo``)."""
+
+    train: Positive = 400
+    val: Count = 50
+    test: Positive = 100
+    images: Positive = 4
+    seed: Count = 0
+
+
+class DatasetConfig(Section):
+    """Which images; see ``docs/datasets.md`` for the layout on disk."""
+
+    name: Literal["cuhk_pedes", "icfg_pedes", "rstpreid", "folder"] = "cuhk_pedes"
+    tag: str = ""  # short name in output paths; empty: the data set's name
+    root: str = "datasets"
+    synthesis: SynthesisConfig | None = None
+    image_cache: bool = True  # decode and resize once, train from a memory map
+    skip_unreadable: bool = False
+
+    @property
+    def label(self) -> str:
+        """The name used in paths and results."""
+        return self.tag or self.name
+
+
+class ModelConfig(Section):
+    """The encoders. ``options`` go to the method's constructor, which refuses names it does not know."""
+
+    method: str = "pspd"
+    size: Literal["tiny", "base", "large"] = "base"
+    image_size: tuple[Positive, Positive] = (224, 224)  # height, width in pixels
+    text_length: Annotated[int, Field(ge=8, le=512)] = 73
+    pretrained: str = "checkpoint/model_base.pth"  # empty: train from scratch after a warm-up
+    tokenizer: str = "checkpoint/bert-base-uncased"  # empty: a WordPiece vocabulary trained on the captions
+    vocabulary_size: Annotated[int, Field(ge=100)] = 1500  # of the trained vocabulary
+    vit_grad_ckpt: bool = True
+    vit_ckpt_layer: Count = 4
+    dropout: Fraction = 0.1
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("image_size", mode="before")
+    @classmethod
+    def _square(cls, value: Any) -> Any:
+        """A single number means a square, as in the original configuration files."""
+        return (value, value) if isinstance(value, int) else value
+
+
+class BackendConfig(Section):
+    """One captioning backend; ``options`` are that backend's own (``docs/captioning.md``)."""
+
+    backend: Literal["palette", "openai", "transformers"] = "palette"
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class PreTextConfig(BackendConfig):
+    """Stage A: a multimodal model captions a sample of the training images."""
+
+    samples: Positive = 5000
+    text: BackendConfig | None = None  # the text model that simplifies captions; none: rules
+    retry_refused: bool = False
+
+
+class PreTrainConfig(Section):
+    """Stage B: the BLIP captioner learns from stage A's captions."""
+
+    pretrained: str = "checkpoint/model_base_caption_capfilt_large.pth"
+    image_size: tuple[Positive, Positive] | None = None  # none: model.image_size
+    init_lr: Rate = 1e-5
+    min_lr: Annotated[float, Field(ge=0)] = 0.0
+    lr_warmup_steps: Count = 0
+    weight_decay: Annotated[float, Field(ge=0)] = 0.05
+    max_epoch: Positive = 10
+    batch_size: Positive = 32
+    label_smoothing: Fraction = 0.1
+
+
+class GenTextConfig(Section):
+    """Stage C: the captioner captions every training image twice."""
+
+    source: Literal["captioner", "pre_captions"] = (
+        "captioner"  # pre_captions: use stage A's texts as they are
+    )
+    batch_size: Positive = 32
+    top_p: Fraction = 0.9
+    repetition_penalty: Annotated[float, Field(ge=1)] = 1.1
+    min_length: Count = 40
+    max_length: Positive = 77
+    attributes: BackendConfig | None = None  # the text model that groups attributes; none: rules
+
+
+class WarmUpConfig(Section):
+    """Training on generated pairs, every image its own class, where there are no pre-trained weights."""
+
+    max_epoch: Count = 0
+    init_lr: Rate = 1e-4
+    lr_warmup_steps: Count = 0
+
+
+class TrainConfig(Section):
+    """Rounds of clustering and training (methods of supervision "pseudo"), or one supervised run."""
+
+    supervision: Literal["method", "labels"] = "method"  # labels: real captions and identities (upper bound)
+    captions: list[Literal["base", "styled"]] | None = None  # none: the kinds the method asks for
+    rounds: Count = 5
+    max_epoch: Positive = 30
+    batch_size: Positive = 36  # GLOBAL, divided over the processes
+    init_lr: Rate = 5e-6
+    min_lr: Annotated[float, Field(ge=0)] = 0.0
+    lr_warmup_steps: Count = 0
+    weight_decay: Annotated[float, Field(ge=0)] = 0.05
+    warm_up: WarmUpConfig = Field(default_factory=WarmUpConfig)
+    k_test: Positive = 16
+    evaluate_every: Positive = 1  # epochs between evaluations on val
+    random_erasing: Fraction = 0.5
+    crop_padding: Count = 10  # pixels
+    log_every: Positive = 10  # steps
+    save_minutes: Annotated[float, Field(gt=0)] = 10.0
+
+
+class ClusterConfig(Section):
+    """DBSCAN on re-ranked distances (``docs/clustering.md``)."""
+
+    metric: Literal["profile", "jaccard"] = "profile"
+    eps: Literal["auto"] | float = "auto"
+    ratio: Fraction = 0.051
+    lam: Fraction = 0.1
+    min_samples: Positive = 4
+    k1: Positive = 20
+    k2: Positive = 6
+    source: str = ""  # .npy of fused features (N_source, 512) of a source data set; empty: no source term
+
+
+class CorrectionConfig(Section):
+    """Cross-modal label correction."""
+
+    enabled: bool = True
+    k_tests: Positive = 26
+    k: Positive = 20
+
+
+class TestConfig(Section):
+    """Evaluation."""
+
+    split: Literal["val", "test"] = "test"
+    k_test: Positive = 32
+    batch_size: Positive = 64
+    rank_lists: Count = 8  # queries in the picture
+
+
+class RuntimeConfig(Section):
+    """How to run; nothing here changes a result beyond rounding."""
+
+    device: str = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    compile: bool = False
+    workers: Positive = 2
+    threads: Count = 0  # 0: leave torch's own choice
+
+
+class Config(Section):
+    """Everything a run needs. ``{seed}`` in ``run`` and ``pre_gen_data`` stands for the seed, ``{method}`` for the method."""
+
+    seed: Count = 0
+    run: str = ""  # folder under output/; empty: <dataset>-<method>[-seed<N>]
+    output: str = "output"
+    pre_gen_data: str = ""  # folder of the generated captions; empty: pre_gen_data/<dataset>
+    dataset: DatasetConfig = Field(default_factory=DatasetConfig)
+    model: ModelConfig = Field(default_factory=ModelConfig)
+    gen_pre_train_text: PreTextConfig = Field(default_factory=PreTextConfig)
+    pre_train: PreTrainConfig = Field(default_factory=PreTrainConfig)
+    gen_text: GenTextConfig = Field(default_factory=GenTextConfig)
+    train: TrainConfig = Field(default_factory=TrainConfig)
+    cluster: ClusterConfig = Field(default_factory=ClusterConfig)
+    correction: CorrectionConfig = Field(default_factory=CorrectionConfig)
+    test: TestConfig = Field(default_factory=TestConfig)
+    runtime: RuntimeConfig = Field(default_factory=RuntimeConfig)
+
+    @property
+    def run_directory(self) -> Path:
+        """``output/<run>``: everything a run writes, except the captions that runs share."""
+        suffix = f"-seed{self.seed}" if self.seed else ""
+        return Path(self.output) / self._named(self.run or f"{self.dataset.label}-{self.model.method}{suffix}")
+
+    @property
+    def caption_directory(self) -> Path:
+        """Where stages A and C keep their captions."""
+        return Path(self._named(self.pre_gen_data or f"pre_gen_data/{self.dataset.label}"))
+
+    def _named(self, template: str) -> str:
+        return template.replace("{seed}", str(self.seed)).replace("{method}", self.model.method)
+
+    @property
+    def captioner_directory(self) -> Path:
+        """Where stage B keeps the captioner: it belongs to the captions, which several runs may share."""
+        return Path(self.output) / f"captioner-{self.caption_directory.name}"
+
+    def digest(self, *sections: str) -> str:
+        """Short hash of the named sections: tells whether a finished stage was run with these settings."""
+        chosen = {name: self.model_dump(mode="json")[name] for name in sections}
+        return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def load_config(paths: str | Path | Iterable[str | Path], overrides: Sequence[str] = ()) -> Config:
+    """Read and merge YAML files, apply ``key.path=value`` overrides, and validate.
+
+    Args:
+        paths: one file or several; later files win, key by key.
+        overrides: strings such as ``"train.max_epoch=3"``; values are read as YAML.
+
+    Raises:
+        ConfigError: a file that is missing or not YAML, an unknown key, a value of the wrong kind.
+    """
+    files = [paths] if isinstance(paths, (str, Path)) else list(paths)
+    merged: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for file in files:
+        _merge(merged, _read_yaml(Path(file)), Config, str(file), origins)
+    for override in overrides:
+        _merge(merged, _parse_override(override), Config, f"--set {override}", origins)
+    try:
+        return Config.model_validate(merged)
+    except ValidationError as error:
+        raise ConfigError(_first_problem(error, origins)) from None
+
+
+def save_config(config: Config, path: Path) -> None:
+    """Write the resolved configuration as YAML, so that a result can be run again from its own folder."""
+    yaml = YAML()
+    yaml.default_flow_style = False
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("w", encoding="utf-8") as stream:
+        yaml.dump(config.model_dump(mode="json"), stream)
+    temporary.replace(path)
+
+
+def _read_yaml(path: Path) -> Mapping[str, Any]:
+    try:
+        content = YAML(typ="rt").load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        known = sorted(str(p) for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
+        hint = f"; there are {', '.join(known)}" if known else ""
+        raise ConfigError(f"The configuration file {path} does not exist{hint}.") from None
+    except (OSError, UnicodeDecodeError, YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{path} is not readable as YAML: {reason}") from None
+    if content is None:
+        return {}
+    if not isinstance(content, Mapping):
+        raise ConfigError(f"{path} must hold sections such as 'dataset:' and 'train:', not {content!r:.60}.")
+    return content
+
+
+def _parse_override(text: str) -> dict[str, Any]:
+    key, separator, value = text.partition("=")
+    parts = key.strip().split(".")
+    if not separator or not all(parts):
+        raise ConfigError(f"--set needs KEY=VALUE such as train.max_epoch=3, not {text!r}.")
+    try:
+        content: Any = YAML(typ="safe").load(value)
+    except YAMLError:
+        raise ConfigError(f"The value in --set {text} is not valid YAML: quote it.") from None
+    for part in reversed(parts):
+        content = {part: content}
+    return content
+
+
+def _merge(
+    target: dict[str, Any],
+    source: Mapping[str, Any],
+    model: type[BaseModel] | None,
+    origin: str,
+    origins: dict[str, str],
+    prefix: str = "",
+) -> None:
+    """Merge ``source`` into ``target`` in place, refusing keys that ``model`` (None: free keys) does not have."""
+    for key, value in source.items():
+        path = f"{prefix}{key}"
+        place = _place(source, key, origin)
+        if model is not None and key not in model.model_fields:
+            raise ConfigError(_unknown_key(str(key), prefix, model, place))
+        origins[path] = place
+        section = _section_of(model, key)
+        if isinstance(value, Mapping):
+            slot = target.setdefault(str(key), {})
+            if not isinstance(slot, dict):
+                slot = target[str(key)] = {}
+            _merge(slot, value, section, origin, origins, f"{path}.")
+        else:
+            target[str(key)] = _plain(value)
+
+
+def _section_of(model: type[BaseModel] | None, key: str) -> type[BaseModel] | None:
+    """The section class behind a field (also behind ``Section | None``), or None for plain values."""
+    if model is None:
+        return None
+    annotation = model.model_fields[key].annotation
+    for candidate in (annotation, *get_args(annotation)):
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+            return candidate
+    return None
+
+
+def _plain(value: Any) -> Any:
+    """ruamel's round-trip types as plain Python."""
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    for kind in (bool, int, float, str):
+        if isinstance(value, kind):
+            return kind(value)
+    return value
+
+
+def _place(source: Mapping[str, Any], key: Any, origin: str) -> str:
+    position = getattr(source, "lc", None)
+    try:
+        return f"{origin}, line {position.key(key)[0] + 1}" if position is not None else origin
+    except (KeyError, TypeError, AttributeError):
+        return origin
+
+
+def _known_paths(model: type[BaseModel], prefix: str = "") -> list[str]:
+    paths = []
+    for name in model.model_fields:
+        paths.append(prefix + name)
+        section = _section_of(model, name)
+        if section is not None:
+            paths.extend(_known_paths(section, f"{prefix}{name}."))
+    return paths
+
+
+def _unknown_key(key: str, prefix: str, model: type[BaseModel], place: str) -> str:
+    nearest = difflib.get_close_matches(key, list(model.model_fields), n=1, cutoff=0.5)
+    if nearest:
+        hint = f"did you mean '{prefix}{nearest[0]}'?"
+    else:
+        elsewhere = [path for path in _known_paths(Config) if path.split(".")[-1] == key]
+        here = ", ".join(sorted(model.model_fields))
+        hint = f"did you mean '{elsewhere[0]}'?" if elsewhere else f"known here: {here}."
+    return f"Unknown key '{prefix}{key}' ({place}): {hint}"
+
+
+def _first_problem(error: ValidationError, origins: Mapping[str, str]) -> str:
+    problem = error.errors()[0]
+    names = [str(part) for part in problem["loc"]]
+    for length in range(len(names), 0, -1):
+        path = ".".join(names[:length])
+        if path in origins:
+            message = problem["msg"][0].lower() + problem["msg"][1:]
+            return f"'{path}' ({origins[path]}) has the value {problem['input']!r:.80}: {message}."
+    return f"'{'.'.join(names)}': {problem['msg']}."

@@ -1,0 +1,150 @@
+"""From files to batches: images out of the cache, pairs in an order that depends on the seed and epoch only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data.cache import ImageCache, read_batch
+from data.transforms import augment, normalise
+from engine.config import Config
+from engine.seeds import sample_seeds, seed_of
+from models.backbones.tokenizer import TextBatch
+from models.batch import Batch
+from models.world import World
+
+
+class ImageFeed:
+    """Images by index, resized: from the memory-mapped cache, or decoded on every access.
+
+    Args:
+        paths: image files, in index order.
+        image_size: (height, width) in pixels.
+        directory: where the cache lies; None decodes on every access.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        image_size: tuple[int, int],
+        directory: Path | None,
+        workers: int = 2,
+        skip_unreadable: bool = False,
+    ) -> None:
+        self.paths = list(paths)
+        self.image_size = image_size
+        self.array: np.ndarray | None = None
+        if directory is not None:
+            cache = ImageCache.open(
+                self.paths, image_size, directory, workers=workers, skip_unreadable=skip_unreadable
+            )
+            self.array = cache.array
+
+    @classmethod
+    def of(
+        cls, paths: Sequence[Path], config: Config, image_size: tuple[int, int] | None = None
+    ) -> ImageFeed:
+        """The feed that a configuration asks for."""
+        return cls(
+            paths,
+            image_size or config.model.image_size,
+            Path(config.output) / "image_cache" if config.dataset.image_cache else None,
+            workers=config.runtime.workers,
+            skip_unreadable=config.dataset.skip_unreadable,
+        )
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def pixels(self, indices: np.ndarray) -> Tensor:
+        """(B,) indices -> uint8 (B, H, W, 3)."""
+        if self.array is not None:
+            return torch.from_numpy(np.ascontiguousarray(self.array[indices]))
+        return torch.as_tensor(np.asarray(read_batch([self.paths[i] for i in indices], self.image_size)))
+
+    def batches(
+        self, batch_size: int, device: torch.device, indices: np.ndarray | None = None
+    ) -> Iterator[Tensor]:
+        """All images (or those of ``indices``) in order, normalised, on the device: float (b, 3, H, W)."""
+        indices = np.arange(len(self)) if indices is None else indices
+        for start in range(0, len(indices), batch_size):
+            yield normalise(self.pixels(indices[start : start + batch_size]).to(device))
+
+
+@dataclass
+class Pairs:
+    """Image-text pairs of a training run: (P,) image indices, P prepared texts, (P,) labels."""
+
+    images: np.ndarray
+    texts: TextBatch
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+class PairBatches:
+    """Training batches of this process: the same global batches whatever the number of processes.
+
+    Args:
+        batch_size: the GLOBAL batch; each of ``world.size`` processes gets an equal share.
+        name: what is being trained (part of every seed).
+    """
+
+    def __init__(
+        self,
+        feed: ImageFeed,
+        pairs: Pairs,
+        batch_size: int,
+        world: World,
+        device: torch.device,
+        *,
+        seed: int,
+        name: str,
+        erasing: float = 0.5,
+        padding: int = 10,
+    ) -> None:
+        self.feed, self.pairs, self.world, self.device = feed, pairs, world, device
+        self.seed, self.name, self.erasing, self.padding = seed, name, erasing, padding
+        whole = min(batch_size, len(pairs))
+        self.batch_size = whole - whole % world.size
+        if self.batch_size == 0:
+            raise ValueError(
+                f"{len(pairs)} training pairs can't be shared by {world.size} processes with a batch of "
+                f"{batch_size}: use fewer processes or a larger train.batch_size."
+            )
+        self.steps = len(pairs) // self.batch_size
+
+    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch from ``start_step`` on; the next one is prepared while one is used."""
+        order = np.random.default_rng(seed_of(self.seed, self.name, "order", epoch)).permutation(
+            len(self.pairs)
+        )
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            pending = None
+            for step in range(start_step, self.steps + 1):
+                upcoming = pool.submit(self._batch, order, epoch, step) if step < self.steps else None
+                if pending is not None:
+                    yield pending.result().to(self.device)
+                pending = upcoming
+
+    def _batch(self, order: np.ndarray, epoch: int, step: int) -> Batch:
+        share = self.batch_size // self.world.size
+        start = step * self.batch_size + self.world.rank * share
+        chosen = order[start : start + share]
+        seeds = sample_seeds(seed_of(self.seed, self.name, "augment", epoch), chosen)
+        images = augment(
+            self.feed.pixels(self.pairs.images[chosen]),
+            torch.from_numpy(seeds),
+            padding=self.padding,
+            erasing=self.erasing,
+        )
+        index = torch.from_numpy(chosen)
+        labels = torch.from_numpy(self.pairs.labels[chosen].astype(np.int64))
+        return Batch(images=images, texts=self.pairs.texts[index].trim(), labels=labels)

@@ -1,0 +1,198 @@
+"""The pseudo labels of a round: features, clusters, cross-modal correction, and what to report about them.
+
+Methods.md's CMLC; reads top to bottom in ``pseudo_labels``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+
+from clustering.correction import correct_labels
+from clustering.pseudo_labels import Clusters, cluster
+from data.errors import UserError
+from engine.config import Config
+from engine.feeds import ImageFeed
+from engine.loop import Machine
+from engine.run import LOGGER
+from models.methods.base import Method
+from retrieval.encode import Gallery, encode_gallery, encode_queries
+from retrieval.itm import candidates
+
+
+@dataclass(frozen=True)
+class PseudoLabels:
+    """A round's labels: (N,) int64 before and after correction, -1 is noise, and the eps that made them."""
+
+    before: np.ndarray
+    after: np.ndarray
+    eps: float
+
+    def save(self, path: Path) -> None:
+        """Write atomically."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.tmp")
+        with temporary.open("wb") as stream:
+            np.savez(stream, before=self.before, after=self.after, eps=self.eps)
+        temporary.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> PseudoLabels:
+        """Read what ``save`` wrote."""
+        with np.load(path) as content:
+            return cls(content["before"], content["after"], float(content["eps"]))
+
+
+def pseudo_labels(
+    model: Method,
+    feed: ImageFeed,
+    captions: Sequence[str],
+    config: Config,
+    machine: Machine,
+    eps: float | None,
+) -> PseudoLabels:
+    """Cluster the training images by image and text, and correct the labels across modalities.
+
+    Args:
+        captions: one styled caption per image of ``feed``.
+        eps: the first round's radius, kept in later rounds; None computes it.
+
+    Raises:
+        UserError: too few images, or nothing (or everything) clusters, with what to change.
+    """
+    model.eval()
+    with torch.inference_mode(), machine.autocast():
+        features, gallery, text_features = _features(model, feed, captions, config, machine)
+    clusters = _cluster(features, config, eps)
+    labels = clusters.labels
+    if config.correction.enabled:
+        with torch.inference_mode(), machine.autocast():
+            image_to_text, text_to_image = candidates(
+                model,
+                list(captions),
+                gallery,
+                text_features,
+                config.correction.k_tests,
+                config.correction.k,
+            )
+        labels = correct_labels(clusters.labels, clusters.core, features, image_to_text, text_to_image)
+    return PseudoLabels(clusters.labels, labels, clusters.eps)
+
+
+def _features(
+    model: Method, feed: ImageFeed, captions: Sequence[str], config: Config, machine: Machine
+) -> tuple[np.ndarray, Gallery, np.ndarray]:
+    """What is clustered, (N, F), and what the correction matches: the images' tokens and the texts' features."""
+    size = config.test.batch_size
+    gallery = encode_gallery(model, feed.batches(size, machine.device), len(feed))
+    text_features = encode_queries(model, list(captions), size)
+    rows = []
+    for start in range(0, len(feed), size):
+        chosen = np.arange(start, min(start + size, len(feed)))
+        image_tokens, image_features = model.encode_images(next(feed.batches(size, machine.device, chosen)))
+        texts = model.tokenizer([captions[i] for i in chosen]).to(machine.device)
+        text_tokens, own = model.encode_texts(texts)
+        fused = model.cluster_features(image_tokens, image_features, text_tokens, own, texts.mask)
+        rows.append(fused.float().cpu().numpy())
+    return np.concatenate(rows), gallery, text_features
+
+
+def _cluster(features: np.ndarray, config: Config, eps: float | None) -> Clusters:
+    settings = config.cluster
+    if len(features) <= settings.min_samples:
+        raise UserError(
+            f"{len(features)} images are too few to cluster: give at least a few hundred, or lower cluster.min_samples."
+        )
+    source = None
+    if settings.source:
+        try:
+            source = np.load(settings.source, allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"cluster.source {settings.source} can't be read as a .npy array: {error}."
+            ) from None
+    options: dict[str, Any] = settings.model_dump(exclude={"source", "eps"})
+    if settings.eps == "auto" and eps is not None:
+        options["eps"] = eps
+    else:
+        options["eps"] = settings.eps
+    clusters = cluster(features, source, **options)
+    if clusters.n_clusters < 2:
+        state = (
+            "nothing clusters (all noise)"
+            if clusters.n_clusters == 0
+            else "everything falls into one cluster"
+        )
+        change = "raise" if clusters.n_clusters == 0 else "lower"
+        raise UserError(
+            f"With eps {clusters.eps:.4g}, {state}: {change} cluster.ratio (now {settings.ratio}) or give cluster.eps "
+            "a number; training on such labels would teach nothing, so it stops here."
+        )
+    return clusters
+
+
+def report(labels: PseudoLabels, identities: np.ndarray | None) -> dict[str, Any]:
+    """What ``metrics.jsonl`` says about a round's labels.
+
+    Args:
+        identities: (N,) the data set's own, where it has any: used in this report and nowhere else.
+    """
+    content: dict[str, Any] = {"eps": labels.eps, "images": len(labels.after)}
+    for name, values in (("before", labels.before), ("after", labels.after)):
+        sizes = np.bincount(values[values >= 0]) if (values >= 0).any() else np.zeros(1, int)
+        sizes = sizes[sizes > 0]
+        part = {
+            "clusters": len(sizes),
+            "noise": float((values < 0).mean()),
+            "size_mean": float(sizes.mean()) if len(sizes) else 0.0,
+            "size_max": int(sizes.max()) if len(sizes) else 0,
+        }
+        if identities is not None:
+            part |= _agreement(values, identities)
+        content[name] = part
+    content["clusters"], content["noise"] = content["after"]["clusters"], content["after"]["noise"]
+    return content
+
+
+def _agreement(labels: np.ndarray, identities: np.ndarray) -> dict[str, float]:
+    """NMI and ARI over all images, each noise image counted as a cluster of its own."""
+    single = labels.copy()
+    noise = np.flatnonzero(single < 0)
+    single[noise] = single.max(initial=-1) + 1 + np.arange(len(noise))
+    return {
+        "nmi": float(normalized_mutual_info_score(identities, single)),
+        "ari": float(adjusted_rand_score(identities, single)),
+    }
+
+
+def log_report(round_number: int, content: dict[str, Any]) -> None:
+    """One line for people."""
+    before, after = content["before"], content["after"]
+    agreement = (
+        f", NMI {before['nmi']:.3f} -> {after['nmi']:.3f}, ARI {before['ari']:.3f} -> {after['ari']:.3f}"
+        if "nmi" in after
+        else ""
+    )
+    LOGGER.info(
+        "Round %d: %d clusters, %.1f %% noise (before correction %d, %.1f %%)%s",
+        round_number,
+        after["clusters"],
+        100 * after["noise"],
+        before["clusters"],
+        100 * before["noise"],
+        agreement,
+    )
+    if after["noise"] > 0.8:
+        LOGGER.warning(
+            "More than 80 %% of the images are noise: a larger cluster.ratio would use more of them."
+        )
+    if after["size_max"] > 0.5 * content["images"]:
+        LOGGER.warning(
+            "One cluster holds more than half of the images: a smaller cluster.ratio would split it."
+        )

@@ -1,0 +1,230 @@
+"""The training loop that every stage shares: steps, schedule, logging, saving, stopping, resuming."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from data.errors import UserError
+from engine import checkpoints, distributed
+from engine.feeds import PairBatches
+from engine.run import LOGGER, Interrupted, Run
+from engine.seeds import seed_of
+from models.world import World
+
+
+class DivergedError(UserError):
+    """The loss is no longer a number."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """AdamW with a cosine per epoch from ``init_lr`` to ``min_lr``, after a linear warm-up over steps."""
+
+    init_lr: float
+    max_epoch: int
+    min_lr: float = 0.0
+    lr_warmup_steps: int = 0
+
+    def rate(self, epoch: int, total_step: int) -> float:
+        """The learning rate of one step; ``total_step`` counts from the start of this training."""
+        cosine = 0.5 * (1 + math.cos(math.pi * epoch / self.max_epoch))
+        rate = self.min_lr + (self.init_lr - self.min_lr) * cosine
+        return rate * min(1.0, (total_step + 1) / max(1, self.lr_warmup_steps))
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where in a run this training stands: a name such as ``round-0``, its round, and the steps before it."""
+
+    phase: str
+    round: int = 0
+    steps_before: int = 0
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the training runs on."""
+
+    device: torch.device
+    world: World
+    precision: torch.dtype
+    compile: bool = False
+
+    def autocast(self) -> torch.autocast:
+        """Mixed precision where it was asked for, nothing otherwise."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision is torch.bfloat16)
+
+
+class Trainer:
+    """Train ``task`` (batch -> named losses) over ``batches``; resumes from ``state_path`` by itself.
+
+    Args:
+        on_epoch: called on every process after each epoch with (epoch, mean losses, seconds), before saving.
+    """
+
+    def __init__(
+        self,
+        task: nn.Module,
+        groups: list[dict[str, Any]],
+        batches: PairBatches,
+        schedule: Schedule,
+        place: Place,
+        run: Run,
+        machine: Machine,
+        state_path: Path,
+        *,
+        seed: int,
+        on_epoch: Callable[[int, dict[str, float], float], None],
+        log_every: int = 10,
+        save_minutes: float = 10.0,
+    ) -> None:
+        self.task, self.batches, self.schedule, self.place = task, batches, schedule, place
+        self.run, self.machine, self.state_path, self.seed = run, machine, state_path, seed
+        self.on_epoch, self.log_every, self.save_seconds = on_epoch, log_every, save_minutes * 60
+        for group in groups:  # a group's rate stays in proportion to the schedule's
+            group["scale"] = group["lr"] / schedule.init_lr
+        self.optimizer = torch.optim.AdamW(groups, fused=True)
+        self.losses: dict[str, Tensor] = {}  # sums over the epoch, on the device: reading them would stall it
+        self.counted = 0
+        self.saved_at = time.monotonic()
+        self.forward = self._distributed()
+
+    def _distributed(self) -> nn.Module:
+        task: nn.Module = self.task
+        if self.machine.world.size > 1:
+            ids = [self.machine.device.index] if self.machine.device.type == "cuda" else None
+            task = nn.parallel.DistributedDataParallel(
+                task, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True
+            )
+        return torch.compile(task) if self.machine.compile else task
+
+    def fit(self) -> None:
+        """Train until ``schedule.max_epoch``.
+
+        Raises:
+            Interrupted: a stop signal came; the state is saved.
+            DivergedError: the loss became NaN or infinite; the last good state stays.
+        """
+        epoch, step = self._resume()
+        while epoch < self.schedule.max_epoch:
+            started = time.monotonic()
+            self._train_epoch(epoch, step)
+            self._check_finite()
+            means = {name: float(total / self.counted) for name, total in self.losses.items()}
+            self.losses, self.counted = {}, 0
+            self.on_epoch(epoch, means, time.monotonic() - started)
+            epoch, step = epoch + 1, 0
+            self._save(epoch, 0)
+
+    def _train_epoch(self, epoch: int, start_step: int) -> None:
+        self.task.train()
+        bar = tqdm(
+            self.batches.epoch(epoch, start_step),
+            desc=f"{self.place.phase} epoch {epoch + 1}/{self.schedule.max_epoch}",
+            total=self.batches.steps,
+            initial=start_step,
+            leave=False,
+            disable=None if distributed.is_main() else True,
+        )
+        for step, batch in enumerate(bar, start_step):
+            self._step(batch, epoch, step)
+            if (step + 1) % self.log_every == 0:
+                self._log(epoch, step, bar)
+            self._maybe_stop(epoch, step + 1)
+
+    def _step(self, batch: Any, epoch: int, step: int) -> None:
+        """One optimiser step; nothing in it waits for the device."""
+        rate = self.schedule.rate(epoch, epoch * self.batches.steps + step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group["scale"]
+        rank = self.machine.world.rank
+        torch.manual_seed(seed_of(self.seed, self.place.phase, "dropout", epoch, step, rank))
+        with self.machine.autocast():
+            losses = self.forward(batch)
+        total = torch.stack([loss.float() for loss in losses.values()]).sum()
+        total.backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        for name, loss in losses.items():
+            self.losses[name] = self.losses.get(name, 0) + loss.detach().float()
+        self.counted += 1
+
+    def _log(self, epoch: int, step: int, bar: tqdm) -> None:
+        self._check_finite()
+        means = {name: round(float(total / self.counted), 5) for name, total in self.losses.items()}
+        bar.set_postfix(means)
+        self.run.record(
+            "step",
+            phase=self.place.phase,
+            round=self.place.round,
+            epoch=epoch,
+            step=step,
+            total_step=self.place.steps_before + epoch * self.batches.steps + step,
+            losses=means,
+            lr=self.optimizer.param_groups[0]["lr"],
+        )
+
+    def _check_finite(self) -> None:
+        for name, total in self.losses.items():
+            if not math.isfinite(float(total)):
+                raise DivergedError(
+                    f"The loss '{name}' is no longer a finite number ({self.place.phase}): the last good state is "
+                    f"{self.state_path}. Lower the learning rate (init_lr) or use --set runtime.precision=fp32."
+                )
+
+    def _maybe_stop(self, epoch: int, step: int) -> None:
+        if self.machine.world.size > 1 and step % self.log_every:
+            return  # agreeing on a stop costs a round of messages
+        wanted = distributed.any_rank(bool(self.run.stop), self.machine.device)
+        due = distributed.any_rank(time.monotonic() - self.saved_at > self.save_seconds, self.machine.device)
+        if wanted or due:
+            self._check_finite()
+            self._save(epoch, step)
+        if wanted:
+            raise Interrupted(f"Stopped in {self.place.phase}, epoch {epoch + 1}, step {step}.")
+
+    def _save(self, epoch: int, step: int) -> None:
+        self.saved_at = time.monotonic()
+        if not distributed.is_main():
+            return
+        checkpoints.save(
+            self.state_path,
+            {
+                "phase": self.place.phase,
+                "epoch": epoch,
+                "step": step,
+                "model": self.task.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "losses": {name: float(total) for name, total in self.losses.items()},
+                "counted": self.counted,
+                "metrics_position": self.run.metrics_position(),
+            },
+        )
+
+    def _resume(self) -> tuple[int, int]:
+        if not self.state_path.exists():
+            return 0, 0
+        state = checkpoints.load(self.state_path)
+        if state["phase"] != self.place.phase:
+            return 0, 0
+        self.task.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.counted = state["counted"]
+        self.losses = {
+            name: torch.tensor(total, device=self.machine.device) for name, total in state["losses"].items()
+        }
+        self.run.rewind_metrics(state["metrics_position"])
+        if (state["epoch"], state["step"]) != (0, 0):
+            LOGGER.info(
+                "Going on with %s at epoch %d, step %d.", self.place.phase, state["epoch"] + 1, state["step"]
+            )
+        return state["epoch"], state["step"]

@@ -1,0 +1,142 @@
+"""What a training learns from: images, the captions of each, and nothing that its supervision does not allow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from captioning.attributes import group
+from data import PedesDataset
+from data.errors import UserError
+from data.views import LabelledPairs
+from engine.config import Config
+from engine.feeds import Pairs
+from engine.sources import generated_captions, training_images
+from models import METHODS
+from models.backbones.tokenizer import TextBatch
+from models.batch import TrainingCaption
+from models.methods.base import Method
+
+
+@dataclass
+class Material:
+    """N images with their captions.
+
+    Attributes:
+        images: paths relative to the data set's image folder.
+        owners: (P,) int64, which image each caption belongs to.
+        captions: P captions.
+        cluster_texts: one caption per image, which the pseudo labels are made from.
+        identities: (N,) int64; only supervised training has them.
+        tokenizer_directory: where a vocabulary trained on these captions is kept.
+    """
+
+    images: list[str]
+    owners: np.ndarray
+    captions: list[TrainingCaption]
+    cluster_texts: list[str]
+    identities: np.ndarray | None
+    tokenizer_directory: Path
+
+    def texts(self) -> list[str]:
+        """All captions as plain text."""
+        return [caption.text for caption in self.captions]
+
+    def pairs(self, texts: TextBatch, labels: np.ndarray) -> Pairs:
+        """The image-text pairs of every image whose label (N,) is not noise (-1).
+
+        Args:
+            texts: the P captions as the method prepared them.
+        """
+        kept = np.flatnonzero(labels[self.owners] >= 0)
+        return Pairs(self.owners[kept], texts[kept.tolist()], labels[self.owners[kept]])
+
+
+def generated_material(dataset: PedesDataset, config: Config) -> Material:
+    """Images and generated captions: neither identities nor human captions are read.
+
+    Raises:
+        UserError: stage C has not run, or a kind of caption is missing from its file.
+    """
+    kinds: Sequence[str] = config.train.captions or METHODS[config.model.method].caption_kinds
+    records = generated_captions(config, training_images(dataset))
+    images = list(records)
+    owners, captions = [], []
+    for index, image in enumerate(images):
+        record = records[image]
+        for kind in kinds:
+            text = record.get(f"{kind}_caption", "")
+            if not text:
+                continue
+            grouped = (record.get("upper"), record.get("lower")) if kind == "styled" else (None, None)
+            captions.append(_training_caption(text, *grouped))
+            owners.append(index)
+    if not captions:
+        raise UserError(f"captions.json has no {' or '.join(kinds)} captions: run gen_text.py again.")
+    cluster_texts = [
+        records[image].get(f"{kinds[-1]}_caption") or records[image]["base_caption"] for image in images
+    ]
+    directory = config.caption_directory / "tokenizer"
+    return Material(images, np.asarray(owners), captions, cluster_texts, None, directory)
+
+
+def _training_caption(
+    text: str, upper: Sequence[str] | None = None, lower: Sequence[str] | None = None
+) -> TrainingCaption:
+    """A caption with its attribute words: those of stage C where it grouped this text, the rules' otherwise."""
+    if upper is None or lower is None:
+        upper, lower = group(text)
+    return TrainingCaption(text, tuple(upper), tuple(lower))
+
+
+def supervised_material(dataset: PedesDataset, config: Config) -> Material:
+    """The data set's own captions and identities: for supervised methods and upper bounds only.
+
+    Raises:
+        UserError: a data set without captions or identities, such as a bare folder.
+    """
+    pairs = LabelledPairs(dataset.train)
+    if not pairs.captions or min(record.identity for record in dataset.train) < 0:
+        raise UserError(
+            f"The method '{config.model.method}' is supervised and needs captions and identities, which this data set "
+            "does not have: use pspd or tsn."
+        )
+    identities = np.asarray([record.identity for record in dataset.train])
+    return Material(
+        [record.image for record in dataset.train],
+        pairs.image_indices,
+        [_training_caption(text) for text in pairs.captions],
+        [record.captions[0] if record.captions else "" for record in dataset.train],
+        np.unique(identities, return_inverse=True)[1],
+        config.run_directory / "tokenizer",
+    )
+
+
+def report_identities(dataset: PedesDataset, images: Sequence[str]) -> np.ndarray | None:
+    """Identities for the cluster REPORT (NMI, ARI), None where there are none; training never sees them."""
+    known = {record.image: record.identity for record in dataset.train}
+    identities = np.asarray([known[image] for image in images])
+    return None if (identities < 0).any() else identities
+
+
+def compact(labels: np.ndarray) -> tuple[np.ndarray, int]:
+    """Labels renumbered 0 .. count - 1 in order, -1 staying -1, and the count."""
+    kept = labels >= 0
+    values, numbers = np.unique(labels[kept], return_inverse=True)
+    result = np.full_like(labels, -1)
+    result[kept] = numbers
+    return result, len(values)
+
+
+def method_class(name: str) -> type[Method]:
+    """The class behind ``model.method``.
+
+    Raises:
+        UserError: no such method.
+    """
+    if name not in METHODS:
+        raise UserError(f"There is no method '{name}': set model.method to one of {', '.join(METHODS)}.")
+    return METHODS[name]

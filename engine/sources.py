@@ -1,0 +1,75 @@
+"""What the stages read: the data set, its images, the generated captions, the tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from captioning.files import load_captions
+from data import PedesDataset, load_dataset
+from data.errors import UserError
+from data.views import UnlabelledImages
+from engine import distributed
+from engine.config import Config
+from engine.run import LOGGER
+from models.backbones.tokenizer import BlipTokenizer
+from synthesis.demo import make_demo
+
+
+def open_dataset(config: Config) -> PedesDataset:
+    """The configured data set; demo pedestrians are drawn first where the configuration asks for them."""
+    settings = config.dataset
+    if settings.synthesis is not None:
+        with distributed.main_first():
+            if distributed.is_main():
+                make_demo(
+                    settings.root,
+                    fmt=settings.name,
+                    workers=config.runtime.workers,
+                    **settings.synthesis.model_dump(),
+                )
+    return load_dataset(settings.name, settings.root)
+
+
+def training_images(dataset: PedesDataset) -> list[str]:
+    """The training images' paths, relative to the image folder: all that unsupervised training may see."""
+    images = list(UnlabelledImages(dataset, "train"))
+    if not images:
+        raise UserError(f"The data set under {dataset.image_root} has no training images.")
+    return images
+
+
+def generated_captions(config: Config, images: Sequence[str]) -> dict[str, dict]:
+    """Stage C's captions of these images, by image path; images without one are counted and left out.
+
+    Raises:
+        UserError: the file is missing, or holds none of these images.
+    """
+    path = config.caption_directory / "captions.json"
+    known = load_captions(path)
+    found = {image: known[image] for image in images if image in known}
+    if not found:
+        raise UserError(
+            f"{path} has captions, but for none of the {len(images)} training images of this data set."
+        )
+    if len(found) < len(images):
+        LOGGER.warning(
+            "%d of %d training images have no caption and are left out.",
+            len(images) - len(found),
+            len(images),
+        )
+    return found
+
+
+def open_tokenizer(config: Config, captions: Sequence[str], directory: Path) -> BlipTokenizer:
+    """BERT's vocabulary from local files, or (``model.tokenizer`` empty) one trained on ``captions`` once.
+
+    Args:
+        directory: where a trained vocabulary is kept.
+    """
+    if config.model.tokenizer:
+        return BlipTokenizer.load(config.model.tokenizer)
+    with distributed.main_first():
+        if distributed.is_main() and not (directory / "vocab.txt").exists():
+            BlipTokenizer.train(list(captions), directory, vocab_size=config.model.vocabulary_size)
+    return BlipTokenizer.load(directory)

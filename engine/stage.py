@@ -1,0 +1,177 @@
+"""What the five stages share: the command line, the finished-marks, and how they end.
+
+A stage that is finished says so and does nothing; one that was interrupted goes on; ``--force`` starts it over.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from data.errors import UserError
+from engine import distributed
+from engine.config import Config, load_config
+from engine.loop import Machine
+from engine.run import LOGGER, Interrupted, StopSignal, start_logging
+
+
+@dataclass
+class Context:
+    """What a stage gets: its configuration, the machine, and whether to start over."""
+
+    config: Config
+    machine: Machine
+    stop: StopSignal
+    force: bool = False
+    arguments: argparse.Namespace = field(default_factory=argparse.Namespace)
+
+    def check_stop(self) -> None:
+        """Raise ``Interrupted`` when a stop was asked for: call where everything done so far is on disk."""
+        if distributed.any_rank(bool(self.stop), self.machine.device):
+            raise Interrupted("Stopped; what is done is kept.")
+
+
+class Mark:
+    """A small file that says a stage is finished and with which settings."""
+
+    def __init__(self, path: Path, config: Config, sections: tuple[str, ...]) -> None:
+        self.path = path
+        content = config.model_dump(mode="json")
+        self.settings = {name: content[name] for name in sections}
+
+    def is_set(self, stage: str) -> bool:
+        """True when the stage is finished; says so, and names settings that have changed since."""
+        try:
+            known = json.loads(self.path.read_text(encoding="utf-8"))
+        except (FileNotFoundError, json.JSONDecodeError):
+            return False
+        changed = _differences(known, self.settings)
+        LOGGER.info("%s: already finished (%s); --force does it again.", stage, self.path.parent)
+        if changed:
+            LOGGER.warning(
+                "%s was finished with other settings: %s. They are used as they are; --force does the stage again.",
+                stage,
+                "; ".join(changed[:5]),
+            )
+        return True
+
+    def set(self) -> None:
+        """Write the mark, atomically; everything the stage made must be on disk by now."""
+        if distributed.is_main():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = self.path.with_name(f"{self.path.name}.tmp")
+            temporary.write_text(json.dumps(self.settings, indent=1), encoding="utf-8")
+            temporary.replace(self.path)
+
+    def clear(self) -> None:
+        """Forget that the stage was finished."""
+        if distributed.is_main():
+            self.path.unlink(missing_ok=True)
+
+
+def _differences(old: Any, new: Any, prefix: str = "") -> list[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        names = [*old, *(name for name in new if name not in old)]
+        return [
+            line
+            for name in names
+            for line in _differences(old.get(name), new.get(name), f"{prefix}.{name}".strip("."))
+        ]
+    return [] if old == new else [f"{prefix} {old!r} -> {new!r}"]
+
+
+def set_aside(path: Path) -> None:
+    """Rename a file that cost money or time to make, instead of deleting it."""
+    if not path.exists() or not distributed.is_main():
+        return
+    number = 1
+    while (backup := path.with_name(f"{path.name}.old{number}")).exists():
+        number += 1
+    path.rename(backup)
+    LOGGER.info("%s is kept as %s.", path, backup.name)
+
+
+def main(
+    work: Callable[[Context], None],
+    description: str,
+    add_arguments: Callable[[argparse.ArgumentParser], None] | None = None,
+) -> None:
+    """Parse the command line, run one stage, and end with an exit code and at most one sentence."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--config", nargs="+", required=True, metavar="FILE", help="YAML files, later ones win"
+    )
+    parser.add_argument(
+        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", dest="overrides"
+    )
+    parser.add_argument("--force", action="store_true", help="do a finished stage again")
+    if add_arguments:
+        add_arguments(parser)
+    arguments = parser.parse_args()
+    start_logging()
+    try:
+        code = _run(work, arguments)
+    except UserError as error:
+        LOGGER.error("%s", error)
+        code = 1
+    except KeyboardInterrupt:
+        LOGGER.error("Stopped at once; the same command goes on from the last save.")
+        code = 130
+    finally:
+        distributed.stop()
+    sys.exit(code)
+
+
+def _run(work: Callable[[Context], None], arguments: argparse.Namespace) -> int:
+    config = load_config(arguments.config, arguments.overrides)
+    machine = make_machine(config)
+    start_logging()
+    stop = StopSignal().install()
+    try:
+        work(Context(config, machine, stop, arguments.force, arguments))
+    except Interrupted as reason:
+        LOGGER.warning("%s The same command goes on from here.", reason)
+        return 130 if stop.received == signal.SIGINT else 0
+    return 0
+
+
+def make_machine(config: Config) -> Machine:
+    """The device, the processes and the precision that the configuration asks for.
+
+    Raises:
+        UserError: a device that is not there.
+    """
+    runtime = config.runtime
+    if runtime.threads:
+        torch.set_num_threads(runtime.threads)
+    name = runtime.device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"runtime.device {name!r} is not a device: use auto, cpu or cuda.") from None
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            raise UserError("runtime.device asks for a GPU, but torch sees none: use auto or cpu.")
+        device = torch.device("cuda", distributed.local_rank())
+        torch.cuda.set_device(device)
+    world = distributed.start(device)
+    wide = runtime.precision == "bf16" or (runtime.precision == "auto" and device.type == "cuda")
+    if os.environ.get("RANK", "0") == "0" and device.type == "cpu" and config.model.size != "tiny":
+        LOGGER.warning(
+            "No GPU: a %s model trains very slowly on a CPU (days); see the README on hardware.",
+            config.model.size,
+        )
+    return Machine(device, world, torch.bfloat16 if wide else torch.float32, runtime.compile)

@@ -1,0 +1,152 @@
+"""Stage B: the BLIP captioner learns from stage A's captions, under both of its prompts.
+
+The base caption follows the fixed question, the styled caption follows its own opening; the prompt's tokens are
+not part of the loss (``losses``: LM cross-entropy with label smoothing).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from captioning.files import load_captions
+from captioning.prompts import CAPTIONER_QUESTION
+from data.errors import UserError
+from engine import checkpoints, distributed
+from engine.config import Config
+from engine.feeds import ImageFeed, PairBatches, Pairs
+from engine.loop import Machine, Place, Schedule, Trainer
+from engine.run import LOGGER, Run
+from engine.sources import open_dataset, open_tokenizer
+from engine.stage import Context, Mark
+from models.backbones.captioner import BlipCaptioner
+from models.backbones.checkpoints import load_blip
+from models.backbones.tokenizer import BlipTokenizer
+from models.batch import Batch
+from models.world import World
+
+SECTIONS = ("seed", "dataset", "gen_pre_train_text", "pre_train")
+
+
+class CaptioningTask(nn.Module):
+    """Batch -> the language-model loss; its mean over processes is the loss of the global batch."""
+
+    def __init__(self, captioner: BlipCaptioner, world: World, label_smoothing: float) -> None:
+        super().__init__()
+        self.captioner, self.world, self.label_smoothing = captioner, world, label_smoothing
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Images and texts to {"language": scalar}; ``batch.labels`` holds the prompt lengths in tokens."""
+        tokens = self.captioner.encode_images(batch.images)
+        loss = self.captioner.loss(tokens, batch.texts, batch.labels, self.label_smoothing)
+        if self.world.size == 1:
+            return {"language": loss}
+        # A process's loss is a mean over its own tokens: weigh it by its share of the global batch's tokens.
+        counted = (batch.texts.mask.sum(1) - batch.labels).sum().float()
+        return {"language": loss * counted * self.world.size / distributed.sum_over_ranks(counted)}
+
+
+def train_captioner(context: Context) -> None:
+    """Write ``captioner.pth``.
+
+    Raises:
+        UserError: stage A has not run, or the pre-trained weights are missing or of another model.
+    """
+    config, machine = context.config, context.machine
+    directory = config.captioner_directory
+    mark = Mark(directory / ".pre_train.done", config, SECTIONS)
+    state_path = directory / "last.pth"
+    if not context.force and mark.is_set("pre_train"):
+        return
+    if context.force:
+        mark.clear()
+        distributed.barrier()
+        if distributed.is_main():
+            state_path.unlink(missing_ok=True)
+    run = Run(directory, "log.txt", context.stop)
+    model, batches = _prepare(config, machine)
+    settings = config.pre_train
+    trainer = Trainer(
+        CaptioningTask(model, machine.world, settings.label_smoothing).to(machine.device),
+        [{"params": list(model.parameters()), "lr": settings.init_lr, "weight_decay": settings.weight_decay}],
+        batches,
+        Schedule(settings.init_lr, settings.max_epoch, settings.min_lr, settings.lr_warmup_steps),
+        Place("pre_train"),
+        run,
+        machine,
+        state_path,
+        seed=config.seed,
+        on_epoch=lambda epoch, losses, seconds: _report(run, epoch, losses, seconds),
+        log_every=config.train.log_every,
+        save_minutes=config.train.save_minutes,
+    )
+    trainer.fit()
+    if distributed.is_main():
+        content = checkpoints.describe(model, "captioner", config.model.size, model.tokenizer)
+        checkpoints.save(directory / "captioner.pth", content)
+        state_path.unlink(missing_ok=True)
+        LOGGER.info("Stage B: the captioner is %s.", directory / "captioner.pth")
+    mark.set()
+
+
+def _report(run: Run, epoch: int, losses: dict[str, float], seconds: float) -> None:
+    run.record("epoch", phase="pre_train", epoch=epoch, losses=losses, seconds=round(seconds, 2))
+    LOGGER.info("pre_train epoch %d: language %.4f (%.0f s)", epoch + 1, losses["language"], seconds)
+
+
+def _prepare(config: Config, machine: Machine) -> tuple[BlipCaptioner, PairBatches]:
+    """The captioner with its starting weights, and the batches it learns from."""
+    path = config.caption_directory / "pre_captions.json"
+    records = load_captions(path)
+    dataset = open_dataset(config)
+    images = sorted(records)
+    if not images:
+        raise UserError(f"{path} holds no caption: run gen_pre_train_text.py again (see its log).")
+    texts = [records[image][kind] for image in images for kind in ("base_caption", "styled_caption")]
+    tokenizer = open_tokenizer(config, texts, config.caption_directory / "tokenizer")
+    size = config.pre_train.image_size or config.model.image_size
+    torch.manual_seed(config.seed)
+    model = BlipCaptioner(config.model.size, size, tokenizer)
+    if config.pre_train.pretrained:
+        LOGGER.info("%s", load_blip(model, Path(config.pre_train.pretrained)))
+    feed = ImageFeed.of([dataset.image_root / image for image in images], config, size)
+    pairs = caption_pairs(records, images, tokenizer, config.gen_text.max_length)
+    batches = PairBatches(
+        feed,
+        pairs,
+        config.pre_train.batch_size,
+        machine.world,
+        machine.device,
+        seed=config.seed,
+        name="pre_train",
+        erasing=0.0,  # an erased shoe must not be learnt as a shoe that is there
+        padding=config.train.crop_padding,
+    )
+    return model.to(machine.device), batches
+
+
+def caption_pairs(
+    records: dict[str, dict[str, Any]], images: list[str], tokenizer: BlipTokenizer, length: int
+) -> Pairs:
+    """Both captions of each image under their prompts; ``labels`` holds the prompts' lengths in tokens."""
+    prompts, texts, owners = [], [], []
+    for index, image in enumerate(images):
+        record = records[image]
+        for prompt, caption in (
+            (CAPTIONER_QUESTION, record["base_caption"]),
+            (record.get("opening", ""), record["styled_caption"]),
+        ):
+            if not caption:
+                continue
+            rest = (
+                caption[len(prompt) :] if prompt and caption.lower().startswith(prompt.lower()) else caption
+            )
+            prompts.append(prompt)
+            texts.append(f"{prompt} {rest}".strip())
+            owners.append(index)
+    lengths = tokenizer(prompts, max_length=length).mask.sum(1) - 1  # without the closing [SEP]
+    return Pairs(np.asarray(owners), tokenizer(texts, max_length=length), lengths.numpy().astype(np.int64))

@@ -1,0 +1,80 @@
+"""The last stage: Rank-k, mAP and mINP of a checkpoint on a split, with pictures."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from engine import checkpoints, distributed
+from engine.evaluation import Split, evaluate_split, open_split
+from engine.run import LOGGER, Run
+from engine.sources import open_dataset
+from engine.stage import Context
+from retrieval.evaluate import Evaluation
+from retrieval.pictures import rank_lists, training_curves
+from retrieval.results import table, write_results
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """``--checkpoint``: another file than the run's own best.pth."""
+    parser.add_argument("--checkpoint", type=Path, help="the model to evaluate (default: the run's best.pth)")
+
+
+def evaluate_run(context: Context) -> None:
+    """Write ``results.json``, ``queries.jsonl``, ``rank_lists.jpg`` and ``training_curves.png``; print the table.
+
+    Raises:
+        UserError: no checkpoint, no such split, or a damaged data set.
+    """
+    if not distributed.is_main():
+        distributed.barrier()
+        return
+    config = context.config
+    directory = config.run_directory
+    Run(directory, "log.txt", context.stop)
+    path = context.arguments.checkpoint or directory / "best.pth"
+    model, content = checkpoints.load_retrieval_model(path)
+    model = model.to(context.machine.device)
+    split = open_split(open_dataset(config), config.test.split, config, tuple(content["image_size"]))
+    if split is None:
+        LOGGER.info(
+            "This data set has no %s split (a bare folder has no captions to query with): nothing to evaluate. "
+            "The model is %s; search with it: python search.py --help.",
+            config.test.split,
+            path,
+        )
+        distributed.barrier()
+        return
+    LOGGER.info("Evaluating %s: %d queries, %d images.", path, len(split.captions), len(split.images))
+    evaluation = evaluate_split(model, split, config, context.machine, config.test.k_test)
+    _write(context, content, split, evaluation, directory)
+    distributed.barrier()
+
+
+def _write(context: Context, content: dict, split: Split, evaluation: Evaluation, directory: Path) -> None:
+    config = context.config
+    write_results(
+        directory / "results.json",
+        evaluation,
+        dataset=config.dataset.label,
+        method=content["method"],
+        split=split.name,
+        protocol="plain",
+        selected_on=content["meta"].get("selected_on", "last"),
+        captions=split.captions,
+        query_ids=split.query_ids,
+        images=split.images,
+    )
+    if config.test.rank_lists:
+        rank_lists(
+            directory / "rank_lists.jpg",
+            evaluation,
+            split.captions,
+            split.query_ids,
+            split.gallery_ids,
+            split.feed.paths,
+        )
+    if (directory / "metrics.jsonl").exists():
+        training_curves(directory / "metrics.jsonl", directory / "training_curves.png")
+    print(table(evaluation))
+    print(f"Results, per-query lists and pictures: {directory}/")

@@ -1,0 +1,268 @@
+"""The main stage: rounds of clustering, label correction and training, or one supervised training.
+
+A round: features from the best model so far, clusters, corrected labels, then training from the STARTING weights
+(BLIP's, or those of a warm-up on generated pairs where there are none) on every image that is not noise, once with
+each of its captions. ``best.pth`` is the best model on val, or the last one where the data set has no val.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from engine import checkpoints, distributed
+from engine.config import save_config
+from engine.evaluation import Split, evaluate_split, open_split
+from engine.feeds import ImageFeed, PairBatches
+from engine.labels import PseudoLabels, log_report, pseudo_labels, report
+from engine.loop import Place, Schedule, Trainer
+from engine.material import compact, generated_material, method_class, report_identities, supervised_material
+from engine.run import LOGGER, Run
+from engine.sources import open_dataset, open_tokenizer
+from engine.stage import Context, Mark
+from models import build_model
+from models.backbones.checkpoints import load_blip
+from models.batch import Batch
+from models.methods.base import Method
+
+SECTIONS = ("seed", "dataset", "model", "train", "cluster", "correction")
+
+
+class RetrievalTask(nn.Module):
+    """Batch -> the method's named losses (a module, so that DistributedDataParallel can wrap it)."""
+
+    def __init__(self, model: Method) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """The losses of this process's share of the batch."""
+        return self.model.losses(batch)
+
+
+def train_search(context: Context) -> None:
+    """Write ``best.pth``, the model that finds people.
+
+    Raises:
+        UserError: a stage before has not run, weights are missing, or the labels are of no use.
+    """
+    config = context.config
+    directory = config.run_directory
+    mark = Mark(directory / ".train.done", config, SECTIONS)
+    if not context.force and mark.is_set("train"):
+        return
+    if context.force and distributed.is_main():
+        mark.clear()
+        for name in ("train", "labels"):
+            shutil.rmtree(directory / name, ignore_errors=True)
+        for name in ("start.pth", "best.pth", "metrics.jsonl"):
+            (directory / name).unlink(missing_ok=True)
+    distributed.barrier()
+    if distributed.is_main():
+        save_config(config, directory / "config.yaml")
+    run = Run(directory, "log.txt", context.stop)
+    training = SearchTraining(context, run)
+    training.warm_up()
+    if training.supervised:
+        training.supervised_run()
+    else:
+        for number in range(config.train.rounds):
+            training.round(number)
+    if distributed.is_main():
+        shutil.rmtree(directory / "train", ignore_errors=True)  # resume states; best.pth and the labels stay
+        LOGGER.info("Training is finished: the model is %s.", directory / "best.pth")
+    mark.set()
+
+
+class SearchTraining:
+    """One run of the main stage: what it reads, its starting weights, and its rounds."""
+
+    def __init__(self, context: Context, run: Run) -> None:
+        self.config, self.machine, self.run = context.config, context.machine, run
+        self.directory = context.config.run_directory
+        method = method_class(self.config.model.method)
+        supervision = self.config.train.supervision
+        self.supervised = (method.supervision if supervision == "method" else supervision) == "labels"
+        dataset = open_dataset(self.config)
+        make = supervised_material if self.supervised else generated_material
+        self.material = make(dataset, self.config)
+        self.report_identities = report_identities(dataset, self.material.images)
+        self.tokenizer = open_tokenizer(self.config, self.material.texts(), self.material.tokenizer_directory)
+        self.feed = ImageFeed.of([dataset.image_root / image for image in self.material.images], self.config)
+        self.val: Split | None = open_split(dataset, "val", self.config, self.config.model.image_size)
+        self.starting_weights = self.directory / "start.pth"
+        self.best = self.directory / "best.pth"
+        self.states = self.directory / "train"
+        self.steps_done = 0
+
+    def new_model(self) -> Method:
+        """The method's model with its starting weights: the warm-up's, else BLIP's, else random ones."""
+        config = self.config.model
+        torch.manual_seed(self.config.seed)
+        model = build_model(
+            config.method,
+            size=config.size,
+            image_size=config.image_size,
+            tokenizer=self.tokenizer,
+            vit_grad_ckpt=config.vit_grad_ckpt,
+            vit_ckpt_layer=config.vit_ckpt_layer,
+            dropout=config.dropout,
+            **config.options,
+        )
+        model.options = dict(config.options)
+        model.world = self.machine.world
+        if self.starting_weights.exists():
+            model.load_state_dict(checkpoints.load(self.starting_weights)["model"], strict=False)
+        elif config.pretrained:
+            LOGGER.info("%s", load_blip(model, Path(config.pretrained)))
+        return model.to(self.machine.device)
+
+    def warm_up(self) -> None:
+        """Where there are no pre-trained weights: learn from the pairs themselves, every image its own class."""
+        settings = self.config.train.warm_up
+        if self.supervised or settings.max_epoch == 0:
+            return
+        if not self.starting_weights.exists():
+            schedule = Schedule(
+                settings.init_lr, settings.max_epoch, lr_warmup_steps=settings.lr_warmup_steps
+            )
+            labels = np.arange(len(self.material.images))
+            model, steps = self._train(Place("warm-up"), labels, schedule)
+            if distributed.is_main():
+                checkpoints.save(self.starting_weights, self._describe(model, steps=steps))
+            distributed.barrier()
+        self.steps_done = checkpoints.load(self.starting_weights)["meta"]["steps"]
+
+    def round(self, number: int) -> None:
+        """Label the images with the best model so far, then train from the starting weights on the labels."""
+        done = self.states / f"round-{number}.done"
+        labels = self._labels(number)
+        if not done.exists():
+            place = Place(f"round-{number}", number, self.steps_done)
+            _, steps = self._train(place, labels.after, self._schedule())
+            if distributed.is_main():
+                done.write_text(str(steps), encoding="utf-8")
+            distributed.barrier()
+        self.steps_done += int(done.read_text(encoding="utf-8"))
+
+    def supervised_run(self) -> None:
+        """One training on the data set's own captions and identities."""
+        self._train(Place("supervised"), self.material.identities, self._schedule())
+
+    def _schedule(self) -> Schedule:
+        settings = self.config.train
+        return Schedule(settings.init_lr, settings.max_epoch, settings.min_lr, settings.lr_warmup_steps)
+
+    def _labels(self, number: int) -> PseudoLabels:
+        """The round's pseudo labels: made by the main process, kept on disk, read by all."""
+        path = self.directory / "labels" / f"round-{number}.npz"
+        if distributed.is_main() and not path.exists():
+            model = self.new_model()
+            if number > 0:
+                model.load_state_dict(checkpoints.load(self.best)["model"], strict=False)
+            LOGGER.info("Round %d: labelling %d images.", number, len(self.feed))
+            eps = PseudoLabels.load(path.with_name("round-0.npz")).eps if number else None
+            labels = pseudo_labels(
+                model, self.feed, self.material.cluster_texts, self.config, self.machine, eps
+            )
+            content = report(labels, self.report_identities)
+            log_report(number, content)
+            self.run.record("clusters", round=number, total_step=self.steps_done, **content)
+            labels.save(path)
+        distributed.barrier()
+        return PseudoLabels.load(path)
+
+    def _train(self, place: Place, labels: np.ndarray, schedule: Schedule) -> tuple[Method, int]:
+        """Train a fresh model on labels (N,), -1 left out; returns it and the number of steps."""
+        settings = self.config.train
+        model = self.new_model()
+        labels, count = compact(labels)
+        model.set_identities(count)
+        model.to(self.machine.device)
+        batches = PairBatches(
+            self.feed,
+            self.material.pairs(model.prepare(self.material.captions), labels),
+            settings.batch_size,
+            self.machine.world,
+            self.machine.device,
+            seed=self.config.seed,
+            name=place.phase,
+            erasing=settings.random_erasing,
+            padding=settings.crop_padding,
+        )
+
+        def on_epoch(epoch: int, losses: dict[str, float], seconds: float) -> None:
+            if distributed.is_main():
+                last = epoch + 1 == schedule.max_epoch
+                val = self._evaluate(model, epoch, last)
+                if place.phase != "warm-up":
+                    self._keep(model, place, epoch, val, last)
+                step = place.steps_before + (epoch + 1) * batches.steps
+                self._record_epoch(place, epoch, schedule.max_epoch, step, losses, val, seconds)
+            distributed.barrier()
+
+        trainer = Trainer(
+            RetrievalTask(model),
+            model.parameter_groups(schedule.init_lr, settings.weight_decay),
+            batches,
+            schedule,
+            place,
+            self.run,
+            self.machine,
+            self.states / "last.pth",
+            seed=self.config.seed,
+            on_epoch=on_epoch,
+            log_every=settings.log_every,
+            save_minutes=settings.save_minutes,
+        )
+        trainer.fit()
+        return model, batches.steps * schedule.max_epoch
+
+    def _evaluate(self, model: Method, epoch: int, last: bool) -> dict[str, Any] | None:
+        """Metrics on val, where there is one and it is this epoch's turn."""
+        if self.val is None or not (last or (epoch + 1) % self.config.train.evaluate_every == 0):
+            return None
+        evaluation = evaluate_split(model, self.val, self.config, self.machine, self.config.train.k_test)
+        return {"itc": evaluation.itc, "itm": evaluation.itm}
+
+    def _keep(
+        self, model: Method, place: Place, epoch: int, val: Mapping[str, Any] | None, last: bool
+    ) -> None:
+        """Selection: the highest Rank-1 + mAP with re-ranking on val; the last epoch without one; never test."""
+        meta = {"selected_on": "last" if self.val is None else "val", "round": place.round, "epoch": epoch}
+        if self.val is None and last:
+            checkpoints.save(self.best, self._describe(model, **meta))
+        if val is None:
+            return
+        score = val["itm"]["r1"] + val["itm"]["mAP"]
+        if not self.best.exists() or score > checkpoints.load(self.best)["meta"]["score"]:
+            checkpoints.save(self.best, self._describe(model, **meta, score=score))
+
+    def _record_epoch(
+        self,
+        place: Place,
+        epoch: int,
+        epochs: int,
+        step: int,
+        losses: dict[str, float],
+        val: Mapping[str, Any] | None,
+        seconds: float,
+    ) -> None:
+        where = {"phase": place.phase, "round": place.round, "epoch": epoch, "total_step": step}
+        self.run.record("epoch", **where, losses=losses, val=val, seconds=round(seconds, 2))
+        parts = "  ".join(f"{name} {value:.4f}" for name, value in losses.items())
+        found = f"  val Rank-1 {val['itm']['r1']:.2f} mAP {val['itm']['mAP']:.2f}" if val else ""
+        LOGGER.info("%s epoch %d/%d: %s%s (%.0f s)", place.phase, epoch + 1, epochs, parts, found, seconds)
+
+    def _describe(self, model: Method, **meta: Any) -> dict[str, Any]:
+        meta["config"] = json.dumps(self.config.model_dump(mode="json"))
+        return checkpoints.describe(
+            model, self.config.model.method, self.config.model.size, self.tokenizer, **meta
+        )

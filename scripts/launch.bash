@@ -1,0 +1,49 @@
+# Sourced by train.bash and eval.bash: reads their arguments and starts one stage, on one process or on many.
+
+usage_error() {
+    echo "$1" >&2
+    exit 2
+}
+
+# Sets CONFIGS (files, later ones win) and METHOD from the words before the first option; the rest stays in REST.
+read_target() {
+    local target=demo
+    METHOD=pspd
+    REST=()
+    if [ $# -gt 0 ] && [[ $1 != --* ]]; then target=$1; shift; fi
+    if [ $# -gt 0 ] && [[ $1 != --* ]]; then METHOD=$1; shift; fi
+    REST=("$@")
+    [[ $target == *.yaml || $target == *.yml ]] || target=configs/$target.yaml
+    [ -f "$target" ] || usage_error "There is no configuration $target: give demo, cuhk, icfg, rstp, folder or a YAML file."
+    [ -f "configs/methods/$METHOD.yaml" ] || usage_error "There is no method '$METHOD': give one of $(ls configs/methods | sed 's/\.yaml//' | xargs)."
+    CONFIGS=("configs/methods/$METHOD.yaml" "$target")
+}
+
+# One process per GPU through torchrun when there is more than one, plain python otherwise.
+# Several machines: the same command on each, with NNODES, NODE_RANK and MASTER_ADDR set.
+launch() {
+    local processes=${NPROC:-}
+    if [ -z "$processes" ]; then
+        processes=$(nvidia-smi -L 2>/dev/null | grep -c '^GPU' || true)
+        [ "$processes" -ge 1 ] || processes=1
+    fi
+    local runner=("$PYTHON")
+    if [ "$processes" -gt 1 ] || [ "${NNODES:-1}" -gt 1 ]; then
+        runner=("$PYTHON" -m torch.distributed.run --nnodes "${NNODES:-1}" --node-rank "${NODE_RANK:-0}"
+            --nproc-per-node "$processes" --master-addr "${MASTER_ADDR:-127.0.0.1}" --master-port "${MASTER_PORT:-29511}")
+    fi
+    # In the background, so that a signal reaches this shell at once and can be passed on.
+    "${runner[@]}" "$@" &
+    CHILD=$!
+    while true; do
+        wait "$CHILD" && CODE=0 || CODE=$?
+        kill -0 "$CHILD" 2>/dev/null || break
+    done
+    if [ -n "${STOPPED:-}" ]; then exit "$CODE"; fi
+    return "$CODE"
+}
+
+# SIGTERM (SLURM) and ctrl-C: the stage saves and ends; the stages after it are not started.
+STOPPED=
+trap 'STOPPED=1; [ -n "${CHILD:-}" ] && kill -TERM "$CHILD" 2>/dev/null' TERM
+trap 'STOPPED=1; [ -n "${CHILD:-}" ] && kill -INT "$CHILD" 2>/dev/null' INT

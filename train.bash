@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# Every stage of a training, then the evaluation:
+#   bash train.bash [demo|cuhk|icfg|rstp|folder|FILE.yaml] [pspd|tsn|cada] [--set KEY=VALUE ...] [--from STAGE] [--force]
+# Without arguments: the demo with PSPD. A finished stage is skipped, an interrupted one goes on where it stopped.
+# --from STAGE does STAGE and all after it again; --force does everything again.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+if [ "${1:-}" = --help ] || [ "${1:-}" = -h ]; then sed -n '2,6s/^# //p' train.bash; exit 0; fi
+source scripts/environment.bash
+source scripts/launch.bash
+STAGES=(gen_pre_train_text pre_train gen_text train test)
+
+read_target "$@"
+set -- "${REST[@]}"
+FROM= OPTIONS=()
+while [ $# -gt 0 ]; do
+    case $1 in
+        --from)
+            FROM=${2:-}
+            [[ " ${STAGES[*]} " == *" $FROM "* ]] || usage_error "--from needs one of: ${STAGES[*]}."
+            shift 2 ;;
+        --force) FROM=${STAGES[0]}; shift ;;
+        --set) OPTIONS+=(--set); shift; while [ $# -gt 0 ] && [[ $1 != --* ]]; do OPTIONS+=("$1"); shift; done ;;
+        *) usage_error "Unknown argument '$1': see bash train.bash --help." ;;
+    esac
+done
+
+set_up_environment requirements.txt
+FORCE=()
+for stage in "${STAGES[@]}"; do
+    [ "$stage" = "$FROM" ] && FORCE=(--force)
+    launch "$stage.py" --config "${CONFIGS[@]}" "${OPTIONS[@]}" "${FORCE[@]}" || {
+        code=$?
+        echo "Stage $stage ended with code $code; what is done is kept, and the same command goes on from there." >&2
+        exit "$code"
+    }
+done
