@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import cos, hypot, pi, sin
+from math import cos, pi, sin
 
 from synthesis.figure import HEAD_Y, SIDES, Body, Vector
 from synthesis.layers import NEUTRAL, Layers, Point
@@ -31,7 +31,7 @@ class Head:
         """The neck; before the torso's collar."""
         x, y = self.centre
         root = self.body.project((0.0, 0.19, 0.0))
-        self.layers.limb((x * 0.6, y + 0.04), root, (0.030, 0.036), self.skin, NEUTRAL - 12)
+        self.layers.limb([(x * 0.6, y + 0.04), root], [0.030, 0.036], self.skin, NEUTRAL - 12)
 
     def front(self) -> None:
         """Head, face, hair and hat; after the torso."""
@@ -63,7 +63,7 @@ class Head:
         for side in SIDES:
             ear = (side * _HEAD_WIDTH, HEAD_Y + 0.012, 0.006)
             if self.body.depth(ear) > -0.02:
-                self.layers.ellipse(self.body.project(ear), (0.010, 0.016), self.skin)
+                self.layers.ellipse(self.body.project(ear), (0.007, 0.013), self.skin, edge=10)
 
     def _fringe(self, x: float, y: float, width: float) -> None:
         top = y - _HEAD_HEIGHT
@@ -106,11 +106,12 @@ class Head:
         length = {"shoulder-length": 0.105, "long": 0.215}.get(style, 0.0)
         if length:
             wide = self.half * (1.12 if abs(self.facing) > 0.5 else 0.85)
-            points = [
-                (x + back - wide * 0.9, y - 0.02), (x + back + wide * 0.9, y - 0.02),
-                (x + back + wide * 1.1, y + 0.5 * length), (x + back + wide * 0.9, y + length),
-                (x + back - wide * 0.9, y + length), (x + back - wide * 1.1, y + 0.5 * length),
-            ]  # fmt: skip
+            middle = x + back
+            right = [(0.88, -0.02), (1.0, 0.25), (1.08, 0.6), (0.92, 0.9), (0.45, 1.02)]
+            right = [(wide * part, y + length * drop if drop > 0 else y + drop) for part, drop in right]
+            points = [(middle + reach, low) for reach, low in right] + [
+                (middle - reach, low) for reach, low in right[::-1]
+            ]
             self.layers.polygon(points, self.hair)
             for share in (-0.4, 0.3):
                 crease = [(x + back + share * wide, y), (x + back + share * wide, y + length)]
@@ -118,7 +119,7 @@ class Head:
         elif style == "ponytail":
             root = self.body.project((0.0, HEAD_Y - 0.02, -0.055))
             tip = self.body.project((0.0, HEAD_Y + 0.13, -0.085))
-            self.layers.limb(root, tip, (0.020, 0.014), self.hair)
+            self.layers.limb([root, tip], [0.020, 0.014], self.hair)
         elif style == "bun":
             self.layers.ellipse(self.body.project((0.0, HEAD_Y - 0.052, -0.050)), (0.028, 0.026), self.hair)
 
@@ -134,19 +135,19 @@ class Head:
                 continue  # the cheek that is turned away from the hair
             root = (x + side * self.half * 0.9, y + 0.01)
             tip = (x + side * self.half * (1.15 if abs(self.aside) < 0.5 else 1.0), y + length)
-            self.layers.limb(root, tip, (0.013, 0.012), self.hair)
+            self.layers.limb([root, tip], [0.013, 0.012], self.hair)
 
     def _hat(self) -> None:
         x, y = self.centre
         hat = self.body.person.hat
         paint = self.layers.add("hat", hat.colour.rgb)
         rim = y - 0.022
-        wide, top = self.half * 1.1, y - _HEAD_HEIGHT - 0.012
+        wide, top = self.half * 1.1, y - _HEAD_HEIGHT - 0.006
         if hat.kind == "sun hat":
             self.layers.ellipse((x, rim), (self.half * 2.0, 0.019), paint, edge=30)
             wide = self.half * 1.0
         if hat.kind == "knit hat":
-            top -= 0.014
+            top -= 0.008
         dome = [
             (x - wide, rim), (x - wide * 0.96, y - 0.052), (x - wide * 0.7, top + 0.012), (x - wide * 0.25, top),
             (x + wide * 0.25, top), (x + wide * 0.7, top + 0.012), (x + wide * 0.96, y - 0.052), (x + wide, rim),
@@ -275,15 +276,15 @@ class Bag:
         if in_front != (self.body.depth(hand) > -0.08):
             return
         x, y = self.body.project(hand)
-        extent = hypot(0.045 * self.body._cos, 0.075 * self.body._sin)
+        _, extent = self.body.prism((0.0, 0.5, 0.0), 0.058, 0.085)
         self.layers.line(
             [(x - extent * 0.6, y + 0.06), (x, y + 0.004), (x + extent * 0.6, y + 0.06)], 0.011, self.strap
         )
         outline = [
             (x - extent * 0.8, y + 0.05),
             (x + extent * 0.8, y + 0.05),
-            (x + extent, y + 0.15),
-            (x - extent, y + 0.15),
+            (x + extent, y + 0.165),
+            (x - extent, y + 0.165),
         ]
         self.layers.polygon(outline, self.paint, edge=40)
         self.layers.crease([(x - extent, y + 0.085), (x + extent, y + 0.085)], 0.008, NEUTRAL - 40)

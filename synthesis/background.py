@@ -165,7 +165,7 @@ _SCENES = {"wall": _wall, "street": _street, "park": _park}
 
 def paint_background(size: tuple[int, int], scenes: tuple[str, ...], rng: random.Random) -> Image.Image:
     """A blurred scene of one of the kinds `scenes` ("wall", "street", "park") as an RGB picture of `size`."""
-    width, height = size
+    height = size[1]
     image = Image.new("RGB", size)
     draw = ImageDraw.Draw(image)
     horizon = height * rng.uniform(0.3, 0.72)
@@ -178,7 +178,8 @@ def paint_background(size: tuple[int, int], scenes: tuple[str, ...], rng: random
 
 def paint_shadow(layers: Layers) -> None:
     """The soft dark patch under the feet; in the relief only, below everything that is painted later."""
-    layers.crease([(-0.16, 0.99), (0.2, 0.985)], 0.05, NEUTRAL - 40)
+    layers.shade((0.02, 0.985), (0.21, 0.026), NEUTRAL - 22)
+    layers.shade((0.01, 0.985), (0.14, 0.018), NEUTRAL - 44)
 
 
 def paint_occluder(layers: Layers, rng: random.Random) -> str:

@@ -55,7 +55,7 @@ class Shot:
 def sample_shot(camera: Camera, view: str, rng: random.Random) -> Shot:
     """Draw the circumstances of one image; most are moderate, one in eight is dark, blurred or cut."""
     rows = rng.randint(128, 200)
-    columns = round(rows * rng.uniform(0.40, 0.48))
+    columns = round(rows * rng.uniform(0.42, 0.52))
     body = rng.uniform(0.88, 0.98)
     top = rng.uniform(0.012, max(0.014, 0.99 - body))
     if rng.random() < 0.06:

@@ -18,16 +18,16 @@ from synthesis.layers import Point
 Vector = tuple[float, float, float]
 SIDES = (-1, 1)  # the person's right and left
 
-_SHOULDER_Y, _HIP_Y, _GROUND_Y = 0.205, 0.50, 0.985
-_THIGH, _SHIN, _UPPER_ARM, _FOREARM = 0.235, 0.215, 0.165, 0.150
+_SHOULDER_Y, _HIP_Y, _GROUND_Y = 0.232, 0.50, 0.985
+_THIGH, _SHIN, _UPPER_ARM, _FOREARM = 0.235, 0.215, 0.155, 0.145
 HEAD_Y = 0.083
 
 # Cross sections of the torso: height, half width, half depth, centre forward of the spine.
 _SECTIONS = {
     "man": (
         (0.178, 0.052, 0.040, 0.000),
-        (0.192, 0.106, 0.050, 0.000),
-        (0.218, 0.127, 0.060, 0.003),
+        (0.196, 0.088, 0.050, 0.000),
+        (0.222, 0.122, 0.060, 0.003),
         (0.290, 0.122, 0.078, 0.008),
         (0.410, 0.100, 0.068, 0.006),
         (0.500, 0.106, 0.074, -0.006),
@@ -35,8 +35,8 @@ _SECTIONS = {
     ),
     "woman": (
         (0.178, 0.046, 0.036, 0.000),
-        (0.194, 0.090, 0.046, 0.000),
-        (0.220, 0.108, 0.054, 0.004),
+        (0.198, 0.072, 0.046, 0.000),
+        (0.226, 0.103, 0.054, 0.004),
         (0.290, 0.104, 0.080, 0.020),
         (0.400, 0.080, 0.058, 0.008),
         (0.500, 0.112, 0.080, -0.014),
@@ -114,7 +114,7 @@ class Body:
         """Shoulder, elbow and hand."""
         swing = side * self.pose.arm_swing
         _, width, _, _ = self.sections[2]
-        shoulder = (side * (width - 0.022), _SHOULDER_Y + 0.012, 0.0)
+        shoulder = (side * (width - 0.020), _SHOULDER_Y, 0.0)
         elbow = (
             shoulder[0] + side * 0.034,
             shoulder[1] + _UPPER_ARM * cos(swing),

@@ -1,4 +1,4 @@
-"""Clothes: textures of their patterns, and each garment painted on a body, back to front."""
+"""Clothes and shoes, painted on a body from the skin outwards."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 from math import pi
 
-from PIL import Image, ImageDraw
-
-from synthesis.attributes import CHECKS, HORIZONTAL, PLAIN, PRINT, VERTICAL, Garment
+from synthesis.attributes import PRINT
 from synthesis.colours import RGB
 from synthesis.figure import SIDES, Body
 from synthesis.layers import NEUTRAL, Layers, Point
+from synthesis.patterns import texture
 
 
 @dataclass(frozen=True)
@@ -40,54 +39,7 @@ UPPER_CUTS: dict[str, Cut] = {
     "dress": Cut(1.03, 0.720, 0.30),
 }
 _SKIRT_HEMS = {"skirt": 0.680, "long skirt": 0.880}
-_LEG_WIDTHS = {"jeans": 1.0, "trousers": 1.1, "leggings": 0.84, "tights": 0.74, "shorts": 1.18}
-
-
-def texture(size: tuple[int, int], garment: Garment, scale: float, rng: random.Random) -> Image.Image | None:
-    """A canvas-sized picture of the garment's pattern, or None for plain and printed ones.
-
-    Args:
-        size: (width, height) of the canvas.
-        garment: its colours and its pattern.
-        scale: canvas pixels per body height; stripes scale with the figure.
-        rng: phase and width of the stripes of this image.
-    """
-    if garment.pattern in (PLAIN, PRINT) or garment.second is None:
-        return None
-    width, height = size
-    image = Image.new("RGB", size, garment.colour.rgb)
-    draw = ImageDraw.Draw(image)
-    phase = rng.random()
-    if garment.pattern == HORIZONTAL:
-        period = 0.058 * scale
-        for row in range(int(height / period) + 2):
-            top = (row - phase) * period
-            draw.rectangle((0, top, width, top + 0.45 * period), fill=garment.second.rgb)
-    elif garment.pattern == VERTICAL:
-        period = 0.036 * scale
-        for column in range(int(width / period) + 2):
-            left = (column - phase) * period
-            draw.rectangle((left, 0, left + 0.36 * period, height), fill=garment.second.rgb)
-    elif garment.pattern == CHECKS:
-        _checks(draw, size, garment, 0.062 * scale, phase)
-    return image
-
-
-def _checks(
-    draw: ImageDraw.ImageDraw, size: tuple[int, int], garment: Garment, period: float, phase: float
-) -> None:
-    """Bands both ways in a blend of the two colours, their crossings in the full second colour."""
-    width, height = size
-    blend = tuple((a + b) // 2 for a, b in zip(garment.colour.rgb, garment.second.rgb, strict=True))
-    columns = [(column - phase) * period for column in range(int(width / period) + 2)]
-    rows = [(row - phase) * period for row in range(int(height / period) + 2)]
-    band = 0.46 * period
-    for left in columns:
-        draw.rectangle((left, 0, left + band, height), fill=blend)
-    for top in rows:
-        draw.rectangle((0, top, width, top + band), fill=blend)
-        for left in columns:
-            draw.rectangle((left, top, left + band, top + band), fill=garment.second.rgb)
+_LEG_WIDTHS = {"jeans": 0.94, "trousers": 1.04, "leggings": 0.84, "tights": 0.74, "shorts": 1.1}
 
 
 def _rows(
@@ -134,69 +86,74 @@ class Wardrobe:
     # ---- legs -------------------------------------------------------------------------------------------------
 
     def leg(self, side: int) -> None:
-        """One leg: skin, what covers it, and the shoe."""
+        """One leg: skin, the shoe, and what covers it."""
         hip, knee, ankle, toe = (self.body.project(point) for point in self.body.legs[side])
         near = side == max(SIDES, key=lambda s: self.body.depth(self.body.legs[s][1]))
         tone = NEUTRAL if near else NEUTRAL - 12
         wide = self.body.width
         kind = self.body.person.lower.kind if self.body.person.lower else ""
-        skin = self.skin
-        self.layers.limb(hip, knee, (0.056 * wide, 0.041 * wide), skin, tone)
-        self.layers.limb(knee, ankle, (0.040 * wide, 0.024 * wide), skin, tone)
-        tall_boot = self.body.person.shoes.kind == "boots" and kind in ("", "tights", "skirt", "leggings")
-        self._shoe(ankle, toe, tone, self._between(knee, ankle, 0.35) if tall_boot else None)
+        self.layers.limb([hip, knee, ankle], [0.054 * wide, 0.040 * wide, 0.024 * wide], self.skin, tone)
+        self._shoe(ankle, toe, tone)
+        boots = self.body.person.shoes.kind == "boots"
+        over = boots and kind in ("", "tights", "skirt", "leggings")  # the shaft covers the leg
+        if boots and not over:
+            self.layers.limb([self._between(knee, ankle, 0.7), ankle], [0.036, 0.035], self.shoes, tone)
         if kind in _LEG_WIDTHS:
             self._trouser_leg(kind, (hip, knee, ankle), tone)
-        if tall_boot:
-            self.layers.limb(self._between(knee, ankle, 0.4), ankle, (0.043 * wide, 0.034), self.shoes, tone)
+        if over:
+            self.layers.limb(
+                [self._between(knee, ankle, 0.45), ankle], [0.042 * wide, 0.034], self.shoes, tone
+            )
 
     def _trouser_leg(self, kind: str, joints: tuple[Point, Point, Point], tone: int) -> None:
         hip, knee, ankle = joints
         wide = _LEG_WIDTHS[kind] * self.body.width
         if kind == "shorts":
-            end = self._between(hip, knee, 0.88)
-            self.layers.limb(hip, end, (0.060 * wide, 0.052 * wide), self.lower, tone)
+            self.layers.limb(
+                [hip, self._between(hip, knee, 0.5)], [0.060 * wide, 0.050 * wide], self.lower, tone
+            )
+            self._shorts_hem(
+                self._between(hip, knee, 0.45), self._between(hip, knee, 0.95), 0.057 * wide, tone
+            )
             return
         tight = kind in ("leggings", "tights")
-        self.layers.limb(hip, knee, (0.063 * wide, 0.049 * wide), self.lower, tone)
-        cuff = self._between(knee, ankle, 0.94)
-        self.layers.limb(knee, cuff, (0.048 * wide, (0.032 if tight else 0.041) * wide), self.lower, tone)
+        cuff = self._between(knee, ankle, 0.82)
+        radii = [0.063 * wide, 0.049 * wide, (0.033 if tight else 0.037) * wide]
+        self.layers.limb([hip, knee, cuff], radii, self.lower, tone)
         if not tight:
             reach = 0.03 * wide
-            for height in (0.05, 0.12):
-                x, y = self._between(knee, ankle, height)
+            for height in (-0.06, 0.02, 0.72):
+                x, y = self._between(knee, cuff, height + self.rng.uniform(-0.04, 0.04))
                 self.layers.crease([(x - reach, y - 0.004), (x + reach * 0.4, y + 0.006)], 0.007, tone - 20)
 
-    def _shoe(self, ankle: Point, toe: Point, tone: int, shaft: Point | None) -> None:
+    def _shorts_hem(self, start: Point, end: Point, radius: float, tone: int) -> None:
+        """The straight lower part of a leg of shorts."""
+        along = (end[0] - start[0], end[1] - start[1])
+        length = max(0.02, (along[0] ** 2 + along[1] ** 2) ** 0.5)
+        across = (radius * along[1] / length, -radius * along[0] / length)
+        corners = [(start, 0.9), (end, 1.0), (end, -1.0), (start, -0.9)]
+        outline = [(x + part * across[0], y + part * across[1]) for (x, y), part in corners]
+        self.layers.polygon(outline, self.lower, tone, edge=14)
+
+    def _shoe(self, ankle: Point, toe: Point, tone: int) -> None:
         kind = self.body.person.shoes.kind
         heel = (ankle[0] - 0.14 * (toe[0] - ankle[0]), ankle[1] + 0.012)
-        width = 0.033
         if kind == "sandals":
-            self.layers.limb(heel, toe, (0.026, 0.024), self.skin, tone)
-            middle = self._between(heel, toe, 0.6)
+            self.layers.limb([heel, toe], [0.026, 0.024], self.skin, tone)
+            for x, y in (self._between(heel, toe, 0.35), self._between(heel, toe, 0.8)):
+                self.layers.line([(x - 0.025, y), (x + 0.025, y)], 0.015, self.shoes, tone)
             self.layers.line(
-                [(middle[0] - 0.024, middle[1]), (middle[0] + 0.024, middle[1])], 0.016, self.shoes, tone
-            )
-            self.layers.line(
-                [(heel[0] - 0.026, toe[1] + 0.020), (toe[0] + 0.026, toe[1] + 0.020)], 0.013, self.shoes
+                [(heel[0] - 0.026, toe[1] + 0.02), (toe[0] + 0.026, toe[1] + 0.02)], 0.013, self.shoes
             )
             return
         if kind == "high heels":
-            self.layers.line([heel, (heel[0], ankle[1] + 0.042)], 0.014, self.shoes, tone)
-            self.layers.limb(heel, toe, (0.024, 0.022), self.shoes, tone)
+            self.layers.line([heel, (heel[0], ankle[1] + 0.042)], 0.016, self.shoes, tone)
+            self.layers.limb([heel, toe], [0.027, 0.023], self.shoes, tone)
             return
-        self.layers.limb((heel[0], heel[1] + 0.002), toe, (width, width * 0.86), self.shoes, tone)
-        bottom = max(heel[1], toe[1]) + 0.021
-        left, right = min(heel[0], toe[0]) - 0.03, max(heel[0], toe[0]) + 0.028
-        self.layers.line([(left, bottom), (right, bottom)], 0.012, self.sole, tone - 10)
-        if kind == "boots" and shaft is None:
-            self.layers.limb(
-                self._between(ankle, (ankle[0], ankle[1] - 0.06), 1.0),
-                ankle,
-                (0.037, 0.035),
-                self.shoes,
-                tone,
-            )
+        self.layers.limb([(heel[0], heel[1] - 0.002), toe], [0.036, 0.032], self.shoes, tone + 6)
+        reach = 0.031 if toe[0] >= heel[0] else -0.031
+        sole = [(heel[0] - reach, heel[1] + 0.024), (toe[0] + reach, toe[1] + 0.024)]
+        self.layers.line(sole, 0.011, self.sole, tone - 10)
 
     @staticmethod
     def _between(start: Point, end: Point, share: float) -> Point:
@@ -372,18 +329,17 @@ class Wardrobe:
         near = self.body.depth(self.body.arms[side][0]) >= -0.02
         tone = NEUTRAL if near else NEUTRAL - 12
         wide = self.body.width
-        self.layers.limb(shoulder, elbow, (0.032 * wide, 0.026 * wide), self.skin, tone)
-        self.layers.limb(elbow, hand, (0.025 * wide, 0.018 * wide), self.skin, tone)
+        self.layers.limb([shoulder, elbow, hand], [0.031 * wide, 0.026 * wide, 0.018 * wide], self.skin, tone)
         self.layers.ellipse((hand[0], hand[1] + 0.008), (0.020, 0.024), self.skin, tone)
         radius = self.cut.sleeve * wide
         sleeves = self.body.person.upper.sleeves
         if sleeves == "short":
             end = self._between(shoulder, elbow, 0.62)
-            self.layers.limb(shoulder, end, (radius * 1.05, radius * 1.05), self.upper, tone)
+            self.layers.limb([shoulder, end], [radius * 1.05, radius * 1.05], self.upper, tone)
         elif sleeves == "long":
             cuff = self._between(elbow, hand, 0.88)
-            self.layers.limb(shoulder, elbow, (radius, radius * 0.86), self.upper, tone)
-            self.layers.limb(elbow, cuff, (radius * 0.84, radius * 0.66), self.upper, tone)
+            radii = [radius, radius * 0.85, radius * 0.66]
+            self.layers.limb([shoulder, elbow, cuff], radii, self.upper, tone)
             self.layers.crease(
                 [(elbow[0] - radius * 0.8, elbow[1]), (elbow[0] + radius * 0.3, elbow[1] + 0.01)],
                 0.007,

@@ -7,13 +7,16 @@ number of pixels in which a thing can be seen is a histogram of the indices.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFilter
 
 from synthesis.colours import RGB
 
 Point = tuple[float, float]
 NEUTRAL = 128  # relief value that leaves a colour as it is
+_SOFTNESS = 0.6  # blur of the relief in pixels of the crop: rims become roundness instead of outlines
 
 
 class Layers:
@@ -66,14 +69,20 @@ class Layers:
         width = max(1, round(0.008 * self.scale))
         self._relief_draw.ellipse(box, fill=tone, outline=max(0, tone - edge), width=width)
 
-    def limb(self, start: Point, end: Point, radii: Point, paint: int, tone: int = NEUTRAL) -> None:
-        """A tapered tube with round ends from `start` to `end`, lit from the upper left."""
-        self._tube(self._material_draw, start, end, radii, paint)
-        self._tube(self._relief_draw, start, end, radii, max(0, tone - 26))
-        inner = (radii[0] * 0.66, radii[1] * 0.66)
-        shift = 0.14 * min(radii)
-        lit_start, lit_end = (start[0] - shift, start[1]), (end[0] - shift, end[1])
-        self._tube(self._relief_draw, lit_start, lit_end, inner, tone + 4)
+    def limb(self, joints: list[Point], radii: list[float], paint: int, tone: int = NEUTRAL) -> None:
+        """A tapered, round-ended tube through the joints (two or three), lit from the upper left.
+
+        All rims are painted before the lit middle, so that a knee shows no seam.
+        """
+        spans = list(pairwise(zip(joints, radii, strict=True)))
+        for (start, r0), (end, r1) in spans:
+            self._tube(self._material_draw, start, end, (r0, r1), paint)
+            self._tube(self._relief_draw, start, end, (r0, r1), max(0, tone - 30))
+        for share, light in ((0.80, -8), (0.52, 8)):
+            for (start, r0), (end, r1) in spans:
+                shift = 0.5 * (1 - share) * min(r0, r1)
+                lit_start, lit_end = (start[0] - shift, start[1]), (end[0] - shift, end[1])
+                self._tube(self._relief_draw, lit_start, lit_end, (r0 * share, r1 * share), tone + light)
 
     def _tube(self, draw: ImageDraw.ImageDraw, start: Point, end: Point, radii: Point, fill: int) -> None:
         (x0, y0), (x1, y1) = self.to_pixels([start, end])
@@ -102,6 +111,11 @@ class Layers:
         """A line in the relief only: folds, seams and quilting of the material that is already there."""
         self._relief_draw.line(self.to_pixels(points), fill=tone, width=max(1, round(width * self.scale)))
 
+    def shade(self, centre: Point, radii: Point, tone: int) -> None:
+        """An elliptic patch of light or shadow in the relief only."""
+        (x, y), (rx, ry) = centre, radii
+        self._relief_draw.ellipse(self.to_pixels([(x - rx, y - ry), (x + rx, y + ry)]), fill=tone)
+
     def visible(self) -> dict[str, float]:
         """Share of the crop's pixels in which each slot can be seen."""
         counts = self.material.histogram()
@@ -129,5 +143,6 @@ class Layers:
         covered = self.material.point([0] + [255] * 255)
         colour_small = np.asarray(colour.reduce(factor), dtype=np.float32)
         coverage = np.asarray(covered.reduce(factor), dtype=np.float32)[..., None] / 255
-        gain = np.asarray(self.relief.reduce(factor), dtype=np.float32)[..., None] / NEUTRAL
+        soft = self.relief.reduce(factor).filter(ImageFilter.BoxBlur(_SOFTNESS))
+        gain = np.asarray(soft, dtype=np.float32)[..., None] / NEUTRAL
         return colour_small, coverage, gain

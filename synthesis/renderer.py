@@ -22,6 +22,7 @@ from synthesis.garments import Wardrobe
 from synthesis.layers import Layers
 
 _TALL = 400  # pixels of the supersampled canvas that a crop should reach
+_SHEEN = 36.0  # grey levels of relief that even black cloth shows
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class ProceduralRenderer:
             paint_occluder(layers, rng)
         background = np.asarray(paint_background(shot.size, shot.camera.scenes, rng), dtype=np.float32)
         colour, coverage, relief = layers.flatten(factor)
-        picture = (colour + background * (1 - coverage)) * relief
+        picture = (colour + background * (1 - coverage)) * relief + _SHEEN * (relief - 1) * coverage
         image = expose(picture, shot, rng.getrandbits(32))
         return Picture(image, pose.view, pose.walking, layers.visible())
 
