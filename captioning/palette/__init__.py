@@ -1,0 +1,20 @@
+"""Reading a person's appearance from pixels alone: regions, colours, attributes and the words for them."""
+
+from __future__ import annotations
+
+from PIL import Image
+
+from captioning.palette.description import Description, Reading
+from captioning.palette.reading import read_description
+from captioning.palette.regions import read_figure
+
+__all__ = ["Description", "Reading", "describe"]
+
+
+def describe(image: Image.Image) -> Description:
+    """The attributes of the person in a crop, each with its confidence.
+
+    Args:
+        image: a person crop of any size and mode.
+    """
+    return read_description(read_figure(image))

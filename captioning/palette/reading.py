@@ -1,0 +1,291 @@
+"""From the regions of a figure to a description: one function for each attribute."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from captioning.palette.colours import ColourName, colour_distance, name_colour
+from captioning.palette.description import NOTHING, Description, Reading
+from captioning.palette.dominant import Patch, dominant_colours
+from captioning.palette.patterns import Pattern, find_pattern
+from captioning.palette.regions import Figure
+from captioning.palette.skin import Skin, find_skin
+
+# Below this mean difference from the border there is no telling a person from the background.
+LEAST_CONTRAST = 4.0
+_SAME_CLOTH = 15.0
+# A bag may fill one zone entirely; the garment shows in several.
+_ZONE_CAP = 0.6
+# Shares and widths (in body heights) that decide; see each use.
+_BARE = 0.12
+_BARE_ARM = 0.4
+_ARM_WIDTH = 0.018
+_FLARE = 1.16
+_LONG_HAIR = 0.004
+
+
+@dataclass(frozen=True)
+class Cloth:
+    """A garment as seen: its colours by falling share, its pattern, and the CIELAB centre of the first colour."""
+
+    colours: tuple[ColourName, ...]
+    pattern: Pattern | None
+    lab: np.ndarray
+    share: float
+
+
+def read_description(figure: Figure) -> Description:
+    """All attributes of the figure; what cannot be told is left out."""
+    if figure.contrast < LEAST_CONTRAST:
+        return Description()
+    skin = find_skin(figure)
+    half = torso_half_width(figure)
+    upper, inner = read_upper(figure, skin, half)
+    legs = read_legs(figure, skin, upper)
+    bag, bag_colour = read_bag(figure, skin, half, upper, legs.cloth)
+    hair, hair_colour, hat_colour = read_head(figure, skin, upper)
+    sleeves = read_sleeves(figure, skin, upper)
+    return Description(
+        gender=read_gender(hair, legs),
+        upper=upper_kind(sleeves, legs, inner, skin),
+        upper_colours=upper.colours if upper else (),
+        upper_pattern=_pattern_reading(upper),
+        inner_colour=Reading(inner.term, inner.confidence) if inner else NOTHING,
+        sleeves=sleeves,
+        lower=legs.kind,
+        lower_colours=legs.cloth.colours if legs.cloth else (),
+        lower_pattern=_pattern_reading(legs.cloth),
+        legs_colour=legs.below,
+        shoe_colour=read_shoes(figure, skin, legs),
+        hair=hair,
+        hair_colour=hair_colour,
+        hat_colour=hat_colour,
+        bag=bag,
+        bag_colour=bag_colour,
+    )
+
+
+def _pattern_reading(cloth: Cloth | None) -> Reading:
+    pattern = cloth.pattern if cloth else None
+    return Reading(pattern.kind, pattern.confidence) if pattern else NOTHING
+
+
+def torso_half_width(figure: Figure) -> float:
+    """Half the width of the torso in body heights: 0.06 from the side to 0.16 from the front."""
+    rows = (figure.down > 0.24) & (figure.down < 0.44)
+    solid = (figure.person > 0.45) & rows[:, None]
+    pixel = figure.across[0, 1] - figure.across[0, 0]
+    widths = solid.sum(axis=1)[rows] * pixel
+    return float(np.clip(np.median(widths) / 2 if rows.any() else 0.1, 0.06, 0.16))
+
+
+def read_upper(figure: Figure, skin: Skin, half: float) -> tuple[Cloth | None, ColourName | None]:
+    """The upper garment, and the colour that shows where it is open in front.
+
+    The middle and the two sides are read apart. A jacket, coat or shirt under a backpack shows on both sides; a bag
+    or a strap on one side only; so what two of the three agree on is the garment.
+    """
+    cloth = 1 - skin.mask
+    side = figure.band(0.22, 0.47, 1.2 * half, 0.6 * half) * cloth
+    zones = {
+        "middle": figure.band(0.24, 0.43, 0.45 * half) * cloth,
+        "left": side * (figure.across < 0),
+        "right": side * (figure.across > 0),
+        "shoulders": figure.band(0.195, 0.235, half, 0.03) * cloth,
+        "waist": figure.band(0.445, 0.50, half) * cloth,
+    }
+    pattern = cloth_pattern(figure, figure.person * cloth, 0.25, 0.45, 0.75 * half)
+    if pattern is not None:
+        lab = dominant_colours(figure.lab, sum(zones.values()))
+        return Cloth(pattern.colours, pattern, lab[0].lab, 1.0) if lab else None, None
+    votes: dict[str, list[tuple[float, Patch]]] = {}
+    strongest = {}
+    for name, weights in zones.items():
+        patches = dominant_colours(figure.lab, weights)
+        if patches:
+            strongest[name] = patches[0]
+        for patch in patches:
+            votes.setdefault(patch.name.term, []).append((min(patch.share, _ZONE_CAP), patch))
+    if not votes:
+        return None, None
+    term = max(votes, key=lambda name: sum(share for share, _ in votes[name]))
+    share, best = max(votes[term], key=lambda vote: vote[0])
+    total = sum(share for share, _ in votes[term]) / len(zones)
+    inner = None
+    middle = strongest.get("middle")
+    if middle is not None and middle.name.term != term and middle.share > 0.4:
+        inner = middle.name
+    return Cloth((best.name,), None, best.lab, total), inner
+
+
+def cloth_pattern(figure: Figure, covered: np.ndarray, top: float, bottom: float, half: float) -> Pattern | None:
+    """The pattern of the rectangle around the axis between two heights of the body."""
+    rows = np.flatnonzero((figure.down >= top) & (figure.down < bottom))
+    if len(rows) < 8:
+        return None
+    columns = np.flatnonzero(np.abs(figure.across[rows[len(rows) // 2]]) < half)
+    if len(columns) < 6:
+        return None
+    window = np.ix_(rows, columns)
+    return find_pattern(figure.lab[window], covered[window])
+
+
+@dataclass(frozen=True)
+class Legs:
+    """What is below the waist: kind and cloth of the garment, and what covers the shins under a short one."""
+
+    kind: Reading
+    cloth: Cloth | None
+    bare: float
+    below: Reading = NOTHING
+
+
+def read_legs(figure: Figure, skin: Skin, upper: Cloth | None) -> Legs:
+    """Compare the hip with the shins: one cloth is trousers, cloth over skin is short, cloth over cloth a skirt."""
+    cloth = 1 - skin.mask
+    hip = _plain_cloth(figure, figure.band(0.56, 0.65, 0.13) * cloth)
+    shins = _plain_cloth(figure, figure.band(0.75, 0.87, 0.25) * cloth)
+    bare = _share(figure, skin, 0.76, 0.86)
+    pattern = cloth_pattern(figure, figure.person * cloth, 0.55, 0.66, 0.08)
+    if hip is None:
+        return Legs(NOTHING, shins, bare)
+    if pattern is not None:
+        hip = Cloth(pattern.colours, pattern, hip.lab, hip.share)
+    under_upper = upper is not None and _same(hip, upper)
+    flare = _width(figure, 0.62, 0.68) / max(_width(figure, 0.47, 0.53), 1e-6)
+    if bare > _BARE:
+        if under_upper and flare > 1.05:
+            return Legs(NOTHING, None, bare)
+        kind = "skirt" if flare > _FLARE else "shorts"
+        return Legs(Reading(kind, 0.55 + min(0.4, 2 * abs(flare - _FLARE))), hip, bare)
+    if shins is None:
+        return Legs(Reading("trousers", 0.4), hip, bare)
+    if under_upper and not _same(hip, shins):
+        return Legs(Reading("trousers", 0.5), shins, bare)
+    if not _same(hip, shins) and flare > _FLARE:
+        below = Reading(shins.colours[0].term, 0.6)
+        return Legs(Reading("skirt", 0.6), hip, bare, below)
+    whole = _plain_cloth(figure, figure.band(0.56, 0.86, 0.2) * cloth) or hip
+    return Legs(Reading("trousers", 0.8), whole, bare)
+
+
+def _plain_cloth(figure: Figure, weights: np.ndarray) -> Cloth | None:
+    patches = dominant_colours(figure.lab, weights, most=2)
+    if not patches:
+        return None
+    return Cloth((patches[0].name,), None, patches[0].lab, patches[0].share)
+
+
+def _same(first: Cloth, second: Cloth) -> bool:
+    return bool(colour_distance(first.lab, second.lab) < _SAME_CLOTH)
+
+
+def _share(figure: Figure, skin: Skin, top: float, bottom: float) -> float:
+    """Share of bare skin in the person between two heights."""
+    weights = figure.band(top, bottom, 0.25)
+    return float((weights * skin.mask).sum() / max(float(weights.sum()), 1e-6))
+
+
+def _width(figure: Figure, top: float, bottom: float) -> float:
+    """Mean width of the person between two heights, in body heights."""
+    rows = (figure.down >= top) & (figure.down < bottom)
+    pixel = figure.across[0, 1] - figure.across[0, 0]
+    return float((figure.person[rows] > 0.45).sum(axis=1).mean() * pixel) if rows.any() else 0.0
+
+
+def read_sleeves(figure: Figure, skin: Skin, upper: Cloth | None) -> Reading:
+    """Bare forearms are short sleeves, bare upper arms none; a skin-coloured garment tells nothing."""
+    if upper is None:
+        return NOTHING
+    if skin.tone is not None and colour_distance(upper.lab, skin.tone) < _SAME_CLOTH:
+        return NOTHING
+    forearm = _skin_rows(figure, skin, 0.37, 0.47, 0.0)
+    upper_arm = _skin_rows(figure, skin, 0.24, 0.32, 0.03)
+    if forearm < _BARE_ARM:
+        return Reading("long", 0.6 + 0.4 * (1 - forearm / _BARE_ARM))
+    kind = "none" if upper_arm > 0.6 else "short"
+    return Reading(kind, 0.5 + 0.5 * min(1.0, (forearm - _BARE_ARM) / (1 - _BARE_ARM)))
+
+
+def _skin_rows(figure: Figure, skin: Skin, top: float, bottom: float, inner: float) -> float:
+    """Share of the rows between two heights in which at least the width of a narrow arm is bare."""
+    rows = (figure.down >= top) & (figure.down < bottom)
+    bare = (figure.band(top, bottom, 0.22, inner) > 0.3) * skin.mask
+    pixel = figure.across[0, 1] - figure.across[0, 0]
+    return float((bare.sum(axis=1)[rows] * pixel > _ARM_WIDTH).mean()) if rows.any() else 0.0
+
+
+def upper_kind(sleeves: Reading, legs: Legs, inner: ColourName | None, skin: Skin) -> Reading:
+    """A dress goes on over the thighs; an open jacket shows another colour in front."""
+    if legs.cloth is None and legs.bare > _BARE:
+        return Reading("dress", 0.7)
+    if inner is not None and skin.face and sleeves.value == "long":
+        return Reading("jacket", 0.6)
+    return Reading("top", 0.6)
+
+
+def read_shoes(figure: Figure, skin: Skin, legs: Legs) -> Reading:
+    """The colour at the feet."""
+    weights = figure.band(0.935, 0.99, 0.22) * (1 - skin.mask)
+    patches = dominant_colours(figure.lab, weights, most=2)
+    if not patches:
+        return NOTHING
+    return Reading(patches[0].name.term, patches[0].share * patches[0].name.confidence)
+
+
+def read_head(figure: Figure, skin: Skin, upper: Cloth | None) -> tuple[Reading, Reading, Reading]:
+    """Hair length, hair colour and hat colour: what covers the crown, and whether it hangs on the shoulders."""
+    crown = dominant_colours(figure.lab, figure.band(0.0, 0.05, 0.05) * (1 - skin.mask * skin.face), most=2)
+    if not crown:
+        return NOTHING, NOTHING, NOTHING
+    top = crown[0]
+    colour = hair_colour(top.lab)
+    if not colour:
+        return NOTHING, NOTHING, Reading(top.name.term, top.name.confidence)
+    hanging = figure.band(0.15, 0.24, 0.12, 0.0) * (colour_distance(figure.lab, top.lab) < _SAME_CLOTH)
+    pixel = figure.across[0, 1] - figure.across[0, 0]
+    area = float(hanging.sum() * pixel * pixel)
+    if upper is not None and colour_distance(upper.lab, top.lab) < 1.3 * _SAME_CLOTH:
+        length = NOTHING
+    else:
+        length = Reading("long" if area > _LONG_HAIR else "short", 0.5 + min(0.4, abs(area - _LONG_HAIR) * 100))
+    return length, Reading(colour, top.share), NOTHING
+
+
+def hair_colour(lab: np.ndarray) -> str:
+    """Name of a natural hair colour, or "" for what hair does not have."""
+    lightness, red_green, yellow_blue = (float(value) for value in lab)
+    chroma = float(np.hypot(red_green, yellow_blue))
+    hue = float(np.degrees(np.arctan2(yellow_blue, red_green)))
+    if lightness < 24 and chroma < 12:
+        return "black"
+    if chroma < 9:
+        return "grey" if lightness < 78 else ""
+    if not 25 < hue < 95:
+        return ""
+    if lightness > 58:
+        return "blond" if chroma > 14 else "grey"
+    if chroma > 38 and hue < 62:
+        return "red"
+    return "brown" if chroma < 40 else ""
+
+
+def read_bag(
+    figure: Figure, skin: Skin, half: float, upper: Cloth | None, lower: Cloth | None
+) -> tuple[Reading, Reading]:
+    """Nothing yet."""
+    return NOTHING, NOTHING
+
+
+def read_gender(hair: Reading, legs: Legs) -> Reading:
+    """By hair length and by skirts and dresses; unknown where neither is seen."""
+    dress = legs.cloth is None and legs.bare > _BARE
+    if dress or (legs.kind.value == "skirt" and legs.kind.sure):
+        return Reading("female", 0.8)
+    if hair.value == "long":
+        return Reading("female", hair.confidence)
+    if hair.value == "short":
+        return Reading("male", hair.confidence)
+    return NOTHING
