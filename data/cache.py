@@ -100,7 +100,7 @@ class ImageCache:
         try:
             array = np.load(target, mmap_mode="r")
             notes = json.loads(_notes(target).read_text("utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, EOFError):
             return None
         if array.shape != (count, *image_size, 3) or array.dtype != np.uint8:
             return None

@@ -6,6 +6,7 @@ them. They live on a pipe, so they end when the caller ends, however it ends.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -14,7 +15,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +71,7 @@ def _run(
     )
     bad: list[tuple[int, str]] = []
     done = 0
-    with ExitStack() as stack:
+    with contextlib.ExitStack() as stack:
         answers = stack.enter_context(_in_processes(chunks, workers)) if workers > 1 else map(_work, chunks)
         for answer in answers:
             if "failed" in answer:
@@ -83,7 +83,7 @@ def _run(
     return bad
 
 
-@contextmanager
+@contextlib.contextmanager
 def _in_processes(tasks: Iterator[dict[str, Any]], workers: int) -> Iterator[Iterator[dict[str, Any]]]:
     """Answers to all tasks, in order; each thread of the pool talks to one idle process at a time."""
     processes = [_start() for _ in range(workers)]
@@ -102,12 +102,14 @@ def _in_processes(tasks: Iterator[dict[str, Any]], workers: int) -> Iterator[Ite
     try:
         yield pool.map(ask, tasks)
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
         for process in processes:
-            process.kill()
+            process.kill()  # they hold nothing worth an orderly end, and their threads wait for an answer
+        pool.shutdown(cancel_futures=True)
+        for process in processes:
             process.wait()
-            process.stdin.close()
             process.stdout.close()
+            with contextlib.suppress(OSError):  # an unsent task of a dead process
+                process.stdin.close()
 
 
 def _start() -> subprocess.Popen[str]:

@@ -130,7 +130,9 @@ def _keep_mask(boxes: Tensor, height: int, width: int) -> Tensor:
     in_rows = ((rows >= top) & (rows < top + box_height)).float()
     in_columns = ((columns >= left) & (columns < left + box_width)).float()
     # 1 - outer product in one pass; comparing on the full grid took ten times longer.
-    return torch.addcmul(in_rows.new_ones(()), in_rows[:, None, :, None], in_columns[:, None, None, :], value=-1)
+    return torch.addcmul(
+        in_rows.new_ones(()), in_rows[:, None, :, None], in_columns[:, None, None, :], value=-1
+    )
 
 
 def _mix(values: Tensor) -> Tensor:
