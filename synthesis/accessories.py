@@ -84,7 +84,7 @@ class Head:
         person = self.body.person
         if person.beard:
             self.layers.ellipse(
-                (x + 0.2 * self.aside * width, y + 0.054), (width * 0.72, 0.022), self.hair, edge=0
+                (x + 0.2 * self.aside * width, y + 0.057), (width * 0.62, 0.017), self.hair, edge=0
             )
         lips = self.layers.add("features", (176, 84, 80))
         self.layers.line([(ahead - 0.013, y + 0.042), (ahead + 0.013, y + 0.042)], 0.007, lips)
@@ -224,7 +224,7 @@ class Bag:
     def _backpack(self, in_front: bool) -> None:
         body = self.body
         _, depth, _ = body.section(0.3)
-        centre = (0.0, 0.32, -(depth + 0.040))
+        centre = (0.0, 0.32, -(depth + 0.030))
         if in_front == (body.depth(centre) > 0):
             wide = 0.096 * body.width
             left, right, low, _ = self._box(centre, (wide, 0.056), 0.195, 0.435, self.paint)

@@ -225,7 +225,8 @@ def _sample_lower(gender: str, season: str, upper: Garment, rng: random.Random) 
         return Garment(kind, same if rng.random() < 0.6 else sample_colour(_SUIT_COLOURS, rng))
     kind = _pick(_LOWER_KINDS[gender, season], rng)
     if kind == "jeans":
-        return Garment(kind, sample_colour(_JEANS_COLOURS, rng))
+        dyed = sample_colour(_JEANS_COLOURS, rng)
+        return Garment(kind, replace(dyed, rgb=tuple(round(0.78 * channel + 24) for channel in dyed.rgb)))
     if kind == "leggings":
         return Garment(kind, sample_colour({"black": 6, "grey": 2, "blue": 1, "purple": 1, "pink": 1}, rng))
     colour = sample_colour(SKIRT_COLOURS if "skirt" in kind else LOWER_COLOURS, rng)

@@ -66,7 +66,7 @@ def _paste_cell(sheet: Image.Image, corner: tuple[int, int], path: Path, caption
     crop = crop.resize((round(crop.width * _PICTURE / crop.height), _PICTURE), Image.Resampling.LANCZOS)
     sheet.paste(crop, (left + (_CELL[0] - crop.width) // 2, top + _MARGIN))
     font = ImageFont.load_default(size=9.5)
-    text = "\n".join(textwrap.wrap(caption, 36)[:7])
+    text = "\n".join(textwrap.wrap(caption, 33)[:7])
     ImageDraw.Draw(sheet).multiline_text(
         (left + _MARGIN, top + _PICTURE + 10), text, fill="black", font=font, spacing=1
     )

@@ -150,7 +150,7 @@ class Wardrobe:
             self.layers.line([heel, (heel[0], ankle[1] + 0.042)], 0.016, self.shoes, tone)
             self.layers.limb([heel, toe], [0.027, 0.023], self.shoes, tone)
             return
-        self.layers.limb([(heel[0], heel[1] - 0.002), toe], [0.036, 0.032], self.shoes, tone + 6)
+        self.layers.limb([(heel[0], heel[1] - 0.002), toe], [0.033, 0.030], self.shoes, tone + 6)
         reach = 0.031 if toe[0] >= heel[0] else -0.031
         sole = [(heel[0] - reach, heel[1] + 0.024), (toe[0] + reach, toe[1] + 0.024)]
         self.layers.line(sole, 0.011, self.sole, tone - 10)
@@ -335,7 +335,7 @@ class Wardrobe:
         sleeves = self.body.person.upper.sleeves
         if sleeves == "short":
             end = self._between(shoulder, elbow, 0.62)
-            self.layers.limb([shoulder, end], [radius * 1.05, radius * 1.05], self.upper, tone)
+            self.layers.limb([shoulder, end], [radius, radius * 0.94], self.upper, tone)
         elif sleeves == "long":
             cuff = self._between(elbow, hand, 0.88)
             radii = [radius, radius * 0.85, radius * 0.66]
