@@ -15,11 +15,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from data.errors import UserError
+
 PRE_CAPTIONS = "pre_captions.json"
 CAPTIONS = "captions.json"
 
 
-class CaptionFileError(ValueError):
+class CaptionFileError(UserError):
     """A caption file is missing or malformed; the message says where and what to do."""
 
 

@@ -29,6 +29,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from data.errors import UserError
+
 Status = Literal["done", "refused", "empty", "failed"]
 STATUSES: tuple[str, ...] = get_args(Status)
 CAPTION_FIELDS = ("text", "base_caption", "styled_caption")
@@ -36,7 +38,7 @@ CAPTION_FIELDS = ("text", "base_caption", "styled_caption")
 Record = dict[str, Any]
 
 
-class StoreError(ValueError):
+class StoreError(UserError):
     """The store cannot be read or written; the message says which file and what to do."""
 
 

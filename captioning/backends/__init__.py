@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from captioning.store import Status
+from data.errors import UserError
 
 BACKENDS = {
     "palette": ("captioning.backends.palette", "PaletteBackend"),
@@ -28,7 +29,7 @@ BACKENDS = {
 }
 
 
-class BackendError(ValueError):
+class BackendError(UserError):
     """A backend cannot be made, or has stopped for good; the message is one sentence with the remedy."""
 
 

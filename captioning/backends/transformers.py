@@ -11,8 +11,10 @@ import logging
 import os
 import zlib
 from collections.abc import Generator, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
+from weakref import WeakValueDictionary
 
 import torch
 from PIL.Image import Image
@@ -78,8 +80,8 @@ class TransformersBackend:
         self._generation = {"max_new_tokens": max_tokens, **_sampling(temperature, top_p)}
         self._sampled = temperature > 0
         self._max_tokens = max_tokens
-        self._network, self._processor = _load(self.model, _dtype(precision, self._device), attention)
-        self._network.to(self._device)
+        self._loaded = _load(self.model, self._device, _dtype(precision, self._device), attention)
+        self._network, self._processor = self._loaded.network, self._loaded.processor
         self._tokenizer = getattr(self._processor, "tokenizer", self._processor)
         self._sees = self._tokenizer is not self._processor
         self._tokenizer.padding_side = "left"
@@ -189,8 +191,29 @@ class TransformersBackend:
         return Reply(request.key, text, "done", usage=usage)
 
 
-def _load(name: str, dtype: torch.dtype, attention: str) -> tuple[Any, Any]:
-    """The network in evaluation mode, and its processor (or its tokenizer, for a text-only model)."""
+@dataclass(eq=False)
+class _Loaded:
+    """A network in evaluation mode, and its processor (or its tokenizer, for a text-only model)."""
+
+    network: Any
+    processor: Any
+
+
+# One model that both looks and simplifies is in memory once, for as long as a backend uses it.
+_LOADED: WeakValueDictionary[tuple[object, ...], _Loaded] = WeakValueDictionary()
+
+
+def _load(name: str, device: torch.device, dtype: torch.dtype, attention: str) -> _Loaded:
+    key = (name, device, dtype, attention)
+    loaded = _LOADED.get(key)
+    if loaded is None:
+        loaded = _LOADED[key] = _Loaded(*_read(name, dtype, attention))
+        loaded.network.to(device).eval()
+    return loaded
+
+
+def _read(name: str, dtype: torch.dtype, attention: str) -> tuple[Any, Any]:
+    """Network and processor from a directory or the hub."""
     options = {"dtype": dtype, "attn_implementation": attention}
     try:
         config = AutoConfig.from_pretrained(name)
@@ -211,7 +234,7 @@ def _load(name: str, dtype: torch.dtype, attention: str) -> tuple[Any, Any]:
             f"The captioning model {name!r} has no chat template: it is no instruction-tuned model; "
             "choose its Instruct version."
         )
-    return network.eval(), processor
+    return network, processor
 
 
 def _device(name: str) -> torch.device:
