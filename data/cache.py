@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from data.decoding import Progress, write_images
 from data.errors import UserError
-from data.images import read_image, resize
+from data.images import MEAN_COLOUR, read_image, resize
 
 _PIXEL_VERSION = 1  # raise it when read_image or resize give other pixels: old caches are then rebuilt
 
@@ -31,14 +31,21 @@ class Unreadable(NamedTuple):
     reason: str
 
 
-def read_batch(paths: Sequence[str | os.PathLike[str]], image_size: tuple[int, int]) -> NDArray[np.uint8]:
+def read_batch(
+    paths: Sequence[str | os.PathLike[str]], image_size: tuple[int, int], *, skip_unreadable: bool = False
+) -> NDArray[np.uint8]:
     """Decode and resize images from disk: (B, H, W, 3) uint8, bit by bit what the cache holds.
 
-    Raises UserError for the first image that does not open.
+    Raises UserError for the first image that does not open, unless `skip_unreadable`: then it is the mean colour.
     """
     batch = np.empty((len(paths), *image_size, 3), dtype=np.uint8)
     for row, path in zip(batch, paths, strict=True):
-        row[:] = resize(read_image(path), image_size)
+        try:
+            row[:] = resize(read_image(path), image_size)
+        except UserError:
+            if not skip_unreadable:
+                raise
+            row[:] = MEAN_COLOUR
     return batch
 
 
@@ -80,17 +87,18 @@ class ImageCache:
             raise ValueError("There are no images to cache: give at least one path.")
         files = [os.path.abspath(path) for path in paths]
         directory = Path(directory)
-        _make(directory)
         key, digest = _key(files, image_size), _digest(files)
         target = directory / f"{key}-{digest}.npy"
         cache = cls._read(target, len(files), image_size)
         if cache is None:
-            with _lock(directory / f"{key}.lock") as alone:
+            with _writing(directory), _lock(directory / f"{key}.lock") as alone:
                 cache = cls._read(target, len(files), image_size)
                 if cache is None:
                     _remove_leftovers(directory, key, alone)
                     _build(files, image_size, target, workers, progress)
                     cache = cls._read(target, len(files), image_size)
+        if cache is None:
+            raise UserError(f"{target} vanished while it was made: leave {directory} alone and start again.")
         if cache.unreadable and not skip_unreadable:
             raise UserError(_complaint(cache.unreadable, len(files)))
         return cache
@@ -160,12 +168,15 @@ def _build(
         temporary.unlink(missing_ok=True)
 
 
-def _make(directory: Path) -> None:
+@contextlib.contextmanager
+def _writing(directory: Path) -> Iterator[None]:
+    """Say in a sentence why the cache folder can't be written."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
+        yield
     except OSError as error:
         raise UserError(
-            f"The cache folder {directory} cannot be made ({error.strerror}): choose another."
+            f"The image cache in {directory} can't be written ({error.strerror}): choose another folder or make room."
         ) from None
 
 
@@ -179,8 +190,8 @@ def _remove_leftovers(directory: Path, key: str, alone: bool) -> None:
 def _complaint(unreadable: tuple[Unreadable, ...], total: int) -> str:
     first = unreadable[0].reason.rstrip(".")
     return (
-        f"{len(unreadable):,} of {total:,} images cannot be read. {first}. Replace them or remove their records; "
-        f"`python -m data.validate` lists what is wrong with a dataset."
+        f"{len(unreadable):,} of {total:,} images cannot be read. {first}. Replace them, remove their records, "
+        f"or set dataset.skip_unreadable; `python -m data.validate` lists what is wrong with a dataset."
     )
 
 

@@ -174,6 +174,6 @@ def _work(task: dict[str, Any]) -> dict[str, Any]:
                 file.write(rows.data)
         except OSError as error:
             return {
-                "failed": f"The image cache {task['file']} cannot be written ({error.strerror}): make room there."
+                "failed": f"The image cache {task['file']} can't be written ({error.strerror}): make room there."
             }
     return {"bad": bad, "count": len(task["paths"])}

@@ -28,7 +28,7 @@ class UnlabelledImages(Sequence[str]):
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> str:
         return self.images[index]
 
     def __iter__(self) -> Iterator[str]:

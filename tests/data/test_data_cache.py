@@ -110,6 +110,7 @@ def test_unreadable_images_are_counted_or_filled_with_the_mean(crops, tmp_path):
         ImageCache.open(crops, SIZE, tmp_path / "cache")
     with pytest.raises(UserError, match=r"2\.jpg does not open"):
         read_batch(crops, SIZE)
+    assert (read_batch(crops, SIZE, skip_unreadable=True) == cache.array).all()
     Image.new("RGB", (20, 60), "red").save(crops[2])
     Image.new("RGB", (20, 60), "red").save(crops[5])
     assert (ImageCache.open(crops, SIZE, tmp_path / "cache").array[5] == (255, 0, 0)).all()
@@ -196,7 +197,7 @@ def test_no_room_no_folder_no_images(crops, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="at least one"):
         ImageCache.open([], SIZE, tmp_path)
     (tmp_path / "file").write_text("x")
-    with pytest.raises(UserError, match="cannot be made"):
+    with pytest.raises(UserError, match="can't be written"):
         ImageCache.open(crops, SIZE, tmp_path / "file" / "cache")
     monkeypatch.setattr("data.cache.shutil.disk_usage", lambda path: type("Usage", (), {"free": 100})())
     with pytest.raises(UserError, match="make room"):

@@ -93,6 +93,19 @@ def test_a_sample_does_not_depend_on_its_batch():
     assert torch.equal(augment(images, seeds), together)
 
 
+def test_blocks_change_nothing(monkeypatch):
+    images, seeds = pixels(17), torch.arange(17)
+    together, plain = augment(images, seeds), normalise(images)
+    for size in (1, 3 * images[0].numel()):
+        monkeypatch.setattr("data.transforms._BLOCK_BYTES", size)
+        assert torch.equal(augment(images, seeds), together)
+        assert torch.equal(normalise(images), plain)
+
+
+def test_an_empty_batch_stays_empty():
+    assert augment(pixels(0), torch.arange(0)).shape == normalise(pixels(0)).shape == (0, 3, 48, 24)
+
+
 def test_same_image_with_another_seed_looks_different():
     images = pixels(1).repeat(32, 1, 1, 1)
     results = augment(images, torch.arange(32)).flatten(1)
