@@ -7,6 +7,7 @@ formula used here.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from clustering.parallel import over_rows
 # to eps) must not be decided by that, so "zero" and "within eps" allow this much.
 TOLERANCE = 1e-9
 _CHUNK = 256
+_BINS = 1024
 
 
 def source_term(features: np.ndarray, source: np.ndarray, device: torch.device | str = "cpu") -> np.ndarray:
@@ -37,39 +39,44 @@ def automatic_eps(similarity: sparse.csr_matrix, source: np.ndarray, lam: float,
 
     similarity: K (N, N), symmetric; source: s (N,); lam: weight of the source term.
     Only the non-zeros of K differ from the base (1 - lam) + lam (s_i + s_j), whose count and sum below a threshold
-    follow from the sorted s; bisection finds the threshold that holds the wanted number of pairs.
+    follow from the sorted s. Histograms of a bin of a bin close in on the threshold that holds the wanted number.
     """
-    count = similarity.shape[0]
-    base, distances = _stored_distances(similarity, source, lam)
-    pairs = _BasePairs(source, lam)
-    present = np.sort(distances[distances > TOLERANCE])
-    base.sort()
-    total = count * (count - 1) // 2 - (len(distances) - len(present))
-    if total == 0:
-        return 0.0
-    wanted = max(1, int(np.around(ratio * total)))
-
-    def below(threshold: float) -> tuple[int, float]:
-        number, value = pairs.below(threshold)
-        stored, replaced = (np.searchsorted(a, threshold, side="right") for a in (present, base))
-        return number + stored - replaced, value + present[:stored].sum() - base[:replaced].sum()
-
+    base = _BasePairs(source, lam)
+    matrix = kernels.triple(similarity)
     low, high = 0.0, 1.0 + lam + TOLERANCE
-    while high - low > 1e-14:
-        middle = 0.5 * (low + high)
-        low, high = (low, middle) if below(middle)[0] >= wanted else (middle, high)
-    number, value = below(low)
+    wanted, smaller, their_sum = (
+        None,
+        0,
+        0.0,
+    )  # stored pairs below `low`, less the base pairs that they replace
+    while wanted is None or high - low > 1e-14:
+        edges = np.linspace(low, high, _BINS + 1)
+        numbers, totals = _stored_histogram(matrix, source, lam, edges)
+        numbers, totals = smaller + numbers, their_sum + totals
+        if wanted is None:
+            nonzero = base.below(high)[0] + numbers[-1]
+            if nonzero == 0:
+                return 0.0
+            wanted = max(1, int(np.around(ratio * nonzero)))
+        edge = bisect_left(range(_BINS), wanted, key=lambda b: base.below(edges[b])[0] + numbers[b])
+        low, high, smaller, their_sum = edges[edge - 1], edges[edge], numbers[edge - 1], totals[edge - 1]
+    number, value = base.below(low)
+    number, value = number + smaller, value + their_sum
     return float((value + (wanted - number) * high) / wanted)
 
 
-def _stored_distances(
-    similarity: sparse.csr_matrix, source: np.ndarray, lam: float
+def _stored_histogram(
+    matrix: tuple[np.ndarray, np.ndarray, np.ndarray], source: np.ndarray, lam: float, edges: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(base, d) of the pairs i < j that K holds."""
-    rows = np.repeat(np.arange(similarity.shape[0], dtype=np.int32), np.diff(similarity.indptr))
-    upper = similarity.indices > rows
-    base = (1.0 - lam) + lam * (source[rows[upper]] + source[similarity.indices[upper]])
-    return base, base - (1.0 - lam) * similarity.data[upper]
+    """What the pairs that K holds change in the count and the sum (bins + 1,) of the d_ij below each edge."""
+
+    def rows(start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        numbers, totals = np.zeros(_BINS, dtype=np.int64), np.zeros(_BINS)
+        kernels.distance_histogram(*matrix, source, lam, TOLERANCE, edges, start, stop, numbers, totals)
+        return numbers, totals
+
+    parts = over_rows(rows, len(source), _CHUNK)
+    return tuple(np.concatenate([[0], sum(part[which] for part in parts).cumsum()]) for which in (0, 1))
 
 
 class _BasePairs:
@@ -82,12 +89,12 @@ class _BasePairs:
         self.rank = np.arange(len(source))
 
     def below(self, threshold: float) -> tuple[int, float]:
-        """(number of pairs, their sum) with a value of at most `threshold`."""
+        """(number of pairs, their sum) with a value below `threshold`."""
         room = threshold - (1.0 - self.lam)
-        if room < 0:
+        if room <= 0:
             return 0, 0.0
         room = room / self.lam if self.lam > 0 else math.inf
-        ends = np.searchsorted(self.sorted, room - self.sorted, side="right")
+        ends = np.searchsorted(self.sorted, room - self.sorted)
         partners = np.maximum(ends - self.rank - 1, 0)  # those after i in sorted order
         sums = np.where(partners > 0, self.running[ends] - self.running[self.rank + 1], 0.0)
         number = int(partners.sum())

@@ -1,4 +1,4 @@
-"""The four inner loops, compiled by numba. Each releases the GIL and works on a range of rows, so that
+"""The inner loops, compiled by numba. Each releases the GIL and works on a range of rows, so that
 threads share the work (`clustering.parallel`). Signatures are explicit and compiled code is cached on disk:
 a machine compiles once, at the first import.
 
@@ -12,6 +12,20 @@ import numpy as np
 from scipy import sparse
 
 _OPTIONS = {"nogil": True, "cache": True, "boundscheck": False}
+
+
+@numba.njit("i8(f8, f8[::1])", **_OPTIONS)
+def _bin(value, edges):
+    """The b with edges[b] <= value < edges[b + 1], -1 if there is none. The edges are evenly spaced but for rounding."""
+    last = edges.shape[0] - 1
+    if not edges[0] <= value < edges[last]:
+        return -1
+    b = min(int((value - edges[0]) / (edges[last] - edges[0]) * last), last - 1)
+    if value < edges[b]:
+        return b - 1
+    if value >= edges[b + 1]:
+        return b + 1
+    return b
 
 
 @numba.njit("void(f8[:,::1], f8[:,::1], i8[::1], i8[::1], i8, i8, f8[::1])", **_OPTIONS)
@@ -30,37 +44,55 @@ def squared_distances(left, right, rows, columns, start, stop, out):
         out[p] = total
 
 
+@numba.njit("void(i8[::1], i4[::1], i8[::1], i4[::1], i8, i8, i8[::1])", **_OPTIONS)
+def similarity_lengths(indptr, indices, t_indptr, t_indices, start, stop, lengths):
+    """lengths[i] = number of rows of V that share a column with row i, for i in start..stop.
+
+    V by rows and, transposed, by columns. Counting first costs a tenth of the filling and lets the result be
+    allocated once, at its size.
+    """
+    seen = np.full(indptr.shape[0] - 1, -1, dtype=np.int64)
+    for i in range(start, stop):
+        found = 0
+        for p in range(indptr[i], indptr[i + 1]):
+            for q in range(t_indptr[indices[p]], t_indptr[indices[p] + 1]):
+                j = t_indices[q]
+                if seen[j] != i:
+                    seen[j] = i
+                    found += 1
+        lengths[i] = found
+
+
 @numba.njit(
-    "Tuple((i8[::1], i4[::1], f8[::1]))(i8[::1], i4[::1], f8[::1], i8[::1], i4[::1], f8[::1], i8, i8, i8)",
+    "void(i8[::1], i4[::1], f8[::1], i8[::1], i4[::1], f8[::1], i8[::1], i4[::1], f8[::1], i8, i8)",
     **_OPTIONS,
 )
-def similarity_rows(indptr, indices, data, t_indptr, t_indices, t_data, start, stop, capacity):
-    """Rows start..stop of K = m / (2 - m), m_ij = sum_k min(V_ik, V_jk), as (row lengths, columns, values).
+def similarity_rows(
+    indptr, indices, data, t_indptr, t_indices, t_data, out_indptr, columns, values, start, stop
+):
+    """Rows start..stop of K = m / (2 - m), m_ij = sum_k min(V_ik, V_jk), 1 on the diagonal, into CSR arrays.
 
-    V by rows and, transposed, by columns; `capacity` bounds the number of values. Columns come out sorted, and
-    since both walks go up the columns of V, K_ij and K_ji are the same number bit for bit.
+    Columns come out sorted, and since all walks go up the columns of V, K_ij and K_ji are the same bit for bit.
     """
     count = indptr.shape[0] - 1
     overlap = np.zeros(count, dtype=np.float64)
-    lengths = np.empty(stop - start, dtype=np.int64)
-    columns = np.empty(capacity, dtype=np.int32)
-    values = np.empty(capacity, dtype=np.float64)
-    filled = 0
+    row_columns = np.empty(count + 1, dtype=np.int32)
+    row_values = np.empty(count + 1, dtype=np.float64)
     for i in range(start, stop):
         for p in range(indptr[i], indptr[i + 1]):
             weight = data[p]
             for q in range(t_indptr[indices[p]], t_indptr[indices[p] + 1]):
                 overlap[t_indices[q]] += min(weight, t_data[q])
-        before = filled
-        for j in range(count):
-            m = overlap[j]
-            if m > 0.0:
-                columns[filled] = j
-                values[filled] = m / (2.0 - m)
-                filled += 1
-                overlap[j] = 0.0
-        lengths[i - start] = filled - before
-    return lengths, columns[:filled].copy(), values[:filled].copy()
+        overlap[i] = 1.0  # a row sum of V, but for rounding
+        filled = 0
+        for j in range(count):  # without a branch: the zeros fall as they like, a guess would miss
+            row_columns[filled] = j
+            row_values[filled] = overlap[j]
+            filled += overlap[j] > 0.0
+        overlap[:] = 0.0
+        for p in range(filled):
+            columns[out_indptr[i] + p] = row_columns[p]
+            values[out_indptr[i] + p] = row_values[p] / (2.0 - row_values[p])
 
 
 @numba.njit(
@@ -97,6 +129,34 @@ def profile_pairs(indptr, indices, data, norms, sums, source, lam, floor, limit,
         for p in range(indptr[i], indptr[i + 1]):
             row[indices[p]] = 0.0
     return rows[:filled].copy(), columns[:filled].copy()
+
+
+@numba.njit(
+    "void(i8[::1], i4[::1], f8[::1], f8[::1], f8, f8, f8[::1], i8, i8, i8[::1], f8[::1])",
+    **_OPTIONS,
+)
+def distance_histogram(indptr, indices, data, source, lam, zero, edges, start, stop, numbers, totals):
+    """What the stored pairs i < j, i in start..stop, change in a histogram of all d_ij with the given edges.
+
+    numbers and totals (bins,), sums of values: a stored pair leaves the bin of its base value, (1 - lam) +
+    lam (s_i + s_j), and enters that of d_ij unless d_ij <= zero. Bins are closed below and open above.
+    """
+    for i in range(start, stop):
+        for p in range(indptr[i], indptr[i + 1]):
+            j = indices[p]
+            if j <= i:
+                continue
+            base = (1.0 - lam) + lam * (source[i] + source[j])
+            b = _bin(base, edges)
+            if b >= 0:
+                numbers[b] -= 1
+                totals[b] -= base
+            distance = base - (1.0 - lam) * data[p]
+            if distance > zero:
+                b = _bin(distance, edges)
+                if b >= 0:
+                    numbers[b] += 1
+                    totals[b] += distance
 
 
 def triple(matrix: sparse.csr_matrix | sparse.csc_matrix) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -10,7 +10,7 @@ import torch
 from scipy import sparse
 
 from clustering import kernels
-from clustering.inputs import as_features, check_neighbourhood
+from clustering.inputs import ClusteringError, as_features, check_neighbourhood
 from clustering.neighbours import nearest_neighbours, pair_distances
 from clustering.parallel import over_rows
 
@@ -99,21 +99,32 @@ def _expand_queries(weights: sparse.csr_matrix, indices: np.ndarray, k2: int) ->
 def _overlap_similarity(weights: sparse.csr_matrix) -> sparse.csr_matrix:
     """K = m / (2 - m) with m_ij = sum_k min(V_ik, V_jk); rows of V sum to 1."""
     weights.sort_indices()
-    columns = weights.tocsc()
     count = weights.shape[0]
-    lengths = np.diff(columns.indptr)
-    work = np.add.reduceat(lengths[weights.indices], weights.indptr[:-1])  # no row of V is empty
-    bound = np.minimum(work, count)
-    by_row, by_column = kernels.triple(weights), kernels.triple(columns)
+    by_row, by_column = kernels.triple(weights), kernels.triple(weights.tocsc())
+    indptr = np.zeros(count + 1, dtype=np.int64)
 
-    def rows(start: int, stop: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        return kernels.similarity_rows(*by_row, *by_column, start, stop, int(bound[start:stop].sum()))
+    def measure(start: int, stop: int) -> None:
+        kernels.similarity_lengths(*by_row[:2], *by_column[:2], start, stop, indptr[1:])
 
-    parts = over_rows(rows, count, _CHUNK)
-    indptr = np.concatenate([[0], *(part[0] for part in parts)]).cumsum()
-    indices = np.concatenate([part[1] for part in parts])
-    data = np.concatenate([part[2] for part in parts])
-    similarity = sparse.csr_matrix((data, indices, indptr), shape=(count, count), copy=False)
-    similarity.setdiag(1.0)  # m_ii is a row sum of V, 1 but for rounding
+    over_rows(measure, count, _CHUNK)
+    indptr = indptr.cumsum()
+    indices, data = _allocate(int(indptr[-1]), count)
+
+    def fill(start: int, stop: int) -> None:
+        kernels.similarity_rows(*by_row, *by_column, indptr, indices, data, start, stop)
+
+    over_rows(fill, count, _CHUNK)
+    similarity = sparse.csr_matrix((data, indices, indptr), shape=weights.shape, copy=False)
     similarity.has_canonical_format = True
     return similarity
+
+
+def _allocate(size: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Columns and values of K, or a sentence where the memory for them can't be had."""
+    try:
+        return np.empty(size, dtype=np.int32), np.empty(size, dtype=np.float64)
+    except MemoryError:
+        raise ClusteringError(
+            f"The similarity of {count:,} samples has {size:,} entries, {size / count / count:.0%} of all pairs, and needs "
+            f"{size * 12 / 2**30:.0f} GiB: nearly all features are alike. The model that made them has collapsed."
+        ) from None
