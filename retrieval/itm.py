@@ -91,7 +91,7 @@ def _checked(pairs: np.ndarray, captions: int, images: int) -> np.ndarray:
 def _default_batch(gallery: Gallery, device: torch.device) -> int:
     """Pairs per call, such that one layer's keys and values of all pairs stay in cache (CPU) or memory (GPU)."""
     _, tokens, width = gallery.tokens.shape
-    budget = (4 << 30) if device.type == "cuda" else (64 << 20)
+    budget = (4 << 30) if device.type == "cuda" else (8 << 20)
     return int(np.clip(budget // (2 * 4 * tokens * width), 32, 4096))
 
 
