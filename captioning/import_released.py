@@ -137,7 +137,7 @@ def _places(options: argparse.Namespace) -> tuple[Path, Path]:
         _merge(config, _read_yaml(Path(file)))
     dataset = config.get("dataset") or {}
     name = dataset.get("name", "cuhk_pedes" if config else "")
-    out = options.out or config.get("pre_gen_data")
+    out = options.out or str(config.get("pre_gen_data") or "").replace("{seed}", str(config.get("seed", 0)))
     if not out and name:
         out = f"pre_gen_data/{dataset.get('tag') or name}"
     if options.images:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import random
+import signal
 import subprocess
 import sys
 import textwrap
@@ -316,6 +317,34 @@ CLIENT = """
 """
 
 
+def client_command(folder: Path, server: ChatServer, concurrency: int) -> list[str]:
+    script = folder / "client.py"
+    script.write_text(textwrap.dedent(CLIENT))
+    return [sys.executable, str(script), str(folder), server.url, str(concurrency)]
+
+
+@pytest.mark.integration
+def test_interrupted_client_ends_at_once_and_keeps_what_it_has(tmp_path):
+    sized_images(tmp_path / "imgs", 40)
+    with ChatServer(scripted=["good"] * 10 + ["hang"] * 400, latency=0.01) as server:
+        command = client_command(tmp_path, server, 4)
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        with subprocess.Popen(
+            command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
+        ) as client:
+            while len(server.asked) < 14 and client.poll() is None:
+                time.sleep(0.01)
+            interrupted = time.monotonic()
+            client.send_signal(signal.SIGINT)
+            trace = client.stderr.read()
+            client.wait(timeout=20)
+            assert time.monotonic() - interrupted < 5
+    assert trace.rstrip().endswith("KeyboardInterrupt")
+    assert KEY not in trace
+    store = CaptionStore(tmp_path / "pre_captions.jsonl")
+    assert sum(record["status"] == "done" for record in store) == sum(server.good.values()) == 10
+
+
 @dataclass(frozen=True)
 class Kill:
     """What the server had been asked, and what the store held, when a client was killed."""
@@ -328,9 +357,7 @@ def caption_with_kills(
     folder: Path, server: ChatServer, count: int, kills: int, concurrency: int
 ) -> list[Kill]:
     """Run the client until it is done, killing it `kills` times after a random number of requests."""
-    script = folder / "client.py"
-    script.write_text(textwrap.dedent(CLIENT))
-    command = [sys.executable, str(script), str(folder), server.url, str(concurrency)]
+    command = client_command(folder, server, concurrency)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     sizes = sizes_of(folder)
     generator = random.Random(count)

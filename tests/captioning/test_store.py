@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import multiprocessing
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from captioning import summary
 from captioning.store import CaptionStore, StoreError
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_waiting_for_the_disk():
+    """Forcing data to disk guards against power failures, which no test here has; it takes milliseconds each."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
 
 
 def records_of(path: Path) -> dict[str, dict]:
@@ -160,6 +171,38 @@ def test_processes_append_at_once_and_see_each_other(tmp_path):
         assert len(store.get("3/59")["text"]) == 3059
 
 
+def test_put_waits_for_the_process_that_is_writing(tmp_path):
+    path = tmp_path / "s.jsonl"
+    store = CaptionStore(path)
+    store.put("a")
+    with path.open("ab") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        writer = threading.Thread(target=store.put, args=("b",))
+        writer.start()
+        other.write(b'{"key": "c", ')
+        other.flush()
+        writer.join(0.1)
+        assert writer.is_alive()
+        other.write(b'"status": "done"}\n')
+    writer.join()
+    assert [record["key"] for record in CaptionStore(path)] == ["a", "c", "b"]
+    assert len(store) == 3
+    assert store.torn == 0
+
+
+def test_written_records_are_forced_to_disk_in_time_and_on_close(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(os, "fsync", synced.append)
+    eager = CaptionStore(tmp_path / "eager.jsonl", sync_seconds=0)
+    eager.put("a")
+    eager.put("b")
+    assert len(synced) == 2
+    with CaptionStore(tmp_path / "lazy.jsonl", sync_seconds=3600) as lazy:
+        lazy.put("a")
+        assert len(synced) == 2
+    assert len(synced) == 3
+
+
 def test_own_records_are_not_read_twice(tmp_path):
     first, second = CaptionStore(tmp_path / "s.jsonl"), CaptionStore(tmp_path / "s.jsonl")
     first.put("a")
@@ -218,12 +261,21 @@ def test_summary_counts_images_not_steps(tmp_path):
     store.put("c", status="refused", model="vl")
     store.put("d", status="empty")
     store.put("e", status="failed")
-    summary = store.summary()
-    assert (summary.done, summary.refused, summary.empty, summary.failed, summary.steps) == (2, 1, 1, 1, 1)
-    assert summary.models == {"vl": 1, "palette": 1}
-    assert set(summary.captions) == {"base_caption", "styled_caption"}
-    base, styled = summary.captions["base_caption"], summary.captions["styled_caption"]
+    found = store.summary()
+    assert (found.done, found.refused, found.empty, found.failed, found.steps) == (2, 1, 1, 1, 1)
+    assert found.models == {"vl": 1, "palette": 1}
+    assert set(found.captions) == {"base_caption", "styled_caption"}
+    base, styled = found.captions["base_caption"], found.captions["styled_caption"]
     assert (base.captions, base.distinct, base.words_mean, base.characters_mean) == (2, 1, 4, 12)
     assert (styled.distinct, styled.words_min, styled.words_mean, styled.words_max) == (2, 3, 4.5, 6)
-    assert "2 done, 1 refused, 1 empty, 1 failed" in str(summary)
+    assert "2 done, 1 refused, 1 empty, 1 failed" in str(found)
     assert str(CaptionStore(tmp_path / "none.jsonl").summary()).startswith("0 done")
+
+
+def test_summary_command(tmp_path, capsys):
+    path = tmp_path / "s.jsonl"
+    CaptionStore(path).put("a", base_caption="a man in red")
+    assert summary.main([str(path)]) == 0
+    assert "1 done" in capsys.readouterr().out
+    assert summary.main([str(tmp_path / "none.jsonl")]) == 1
+    assert capsys.readouterr().err.startswith("error: There is no caption store")
