@@ -102,4 +102,4 @@ def _from_deep_grey(image: Image.Image) -> Image.Image:
     is_unit_float = image.mode == "F" and values.max(initial=0.0) <= 1.0
     scale = 255.0 if is_unit_float else 1.0 if image.mode == "F" else 255.0 / 65535.0
     grey = np.clip(np.rint(values * scale), 0, 255).astype(np.uint8)
-    return Image.fromarray(grey, mode="L").convert("RGB")
+    return Image.fromarray(grey).convert("RGB")
