@@ -175,7 +175,7 @@ def _groups_of_modifiers(
     shirt and pants are black" means both.
     """
     gap = phrases[position].gap
-    if COPULAS & set(gap):
+    if gap and gap[-1] in COPULAS and last:
         return coordinated if len(gap) == 1 else last
     for following in phrases[position + 1 :]:
         if not set(following.gap) <= JOINS or not _begins_with_modifier(following):

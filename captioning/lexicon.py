@@ -37,6 +37,11 @@ LOWER = _with_plurals(
     "pantyhose legwear knickerbockers crocs flats kilt"
 )
 
+FOOTWEAR = _with_plurals(
+    "shoe sneaker boot bootie sandal loafer slipper trainer flip-flop flipflop flop clog pump moccasin heel high-heel "
+    "stiletto espadrille high-top"
+) | word_set("wellingtons oxfords brogues footwear crocs flats")
+
 BOTH = _with_plurals(
     "dress gown sundress frock jumpsuit romper overall coverall onesie suit tracksuit uniform robe bathrobe kimono "
     "qipao cheongsam sari saree abaya cassock wetsuit playsuit"

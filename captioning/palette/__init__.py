@@ -7,8 +7,9 @@ from PIL import Image
 from captioning.palette.description import Description, Reading
 from captioning.palette.reading import read_description
 from captioning.palette.regions import read_figure
+from captioning.palette.wording import sentence
 
-__all__ = ["Description", "Reading", "describe"]
+__all__ = ["Description", "Reading", "describe", "sentence"]
 
 
 def describe(image: Image.Image) -> Description:

@@ -100,7 +100,9 @@ def even_illumination(pixels: np.ndarray, weights: np.ndarray, strength: float =
         return pixels
     gains = np.clip((grey / means) ** strength, 0.75, 1.33)
     # Something in a picture is usually nearly white: if nothing is, the picture is underexposed.
-    gains *= np.clip(_NEARLY_WHITE / max(float(np.quantile(pixels.max(axis=-1), 0.97)), 1.0), 1.0, _MOST_EXPOSURE)
+    gains *= np.clip(
+        _NEARLY_WHITE / max(float(np.quantile(pixels.max(axis=-1), 0.97)), 1.0), 1.0, _MOST_EXPOSURE
+    )
     return np.clip(pixels * gains, 0, 255).astype(np.uint8)
 
 
@@ -131,6 +133,6 @@ def name_colour(lab: np.ndarray) -> ColourName:
     distances = colour_distance(_PROTOTYPES, lab)
     best = int(distances.argmin())
     term, shade = _PROTOTYPE_NAMES[best]
-    other = distances[_PROTOTYPE_TERMS != _PROTOTYPE_TERMS[best]].min()
+    other = distances[_PROTOTYPE_TERMS[best] != _PROTOTYPE_TERMS].min()
     margin = float(other - distances[best])
     return ColourName(term, shade, float(1 - 0.5 * np.exp(-margin / _AMBIGUITY)))

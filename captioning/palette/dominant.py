@@ -57,7 +57,11 @@ def dominant_colours(lab: np.ndarray, weights: np.ndarray, most: int = 3) -> lis
 
 def _strongest(lab: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """At most _MOST_PIXELS pixels, evenly thinned from those that carry weight."""
-    inside = np.flatnonzero(weights > 0.25 * weights.max()) if weights.size and weights.max() > 0 else np.array([], int)
+    inside = (
+        np.flatnonzero(weights > 0.25 * weights.max())
+        if weights.size and weights.max() > 0
+        else np.array([], int)
+    )
     step = max(1, -(-len(inside) // _MOST_PIXELS))
     chosen = inside[::step]
     return lab.reshape(-1, 3)[chosen], weights.reshape(-1)[chosen] * step

@@ -40,7 +40,7 @@ def find_pattern(lab: np.ndarray, weights: np.ndarray) -> Pattern | None:
     height, width, _ = lab.shape
     if height < 8 or width < 6 or (weights > 0.3).mean() < 0.5:
         return None
-    contrast, direction = _main_contrast(lab, weights)
+    contrast = _main_contrast(lab, weights)
     # Shading and the edges of straps are local; what alternates remains after taking the local mean away.
     detail = contrast - _local_mean(contrast, weights)
     detail *= weights > 0.2
@@ -61,14 +61,13 @@ def find_pattern(lab: np.ndarray, weights: np.ndarray) -> Pattern | None:
     return Pattern(kind, confidence, _pattern_colours(lab, detail, weights))
 
 
-def _main_contrast(lab: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Projection (H, W) of the colours on the direction in which they vary most, and that direction (3,)."""
+def _main_contrast(lab: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Projection (H, W) of the colours on the direction in which they vary most."""
     flat, mass = lab.reshape(-1, 3), weights.reshape(-1)
     mean = (flat * mass[:, None]).sum(axis=0) / mass.sum()
     centred = flat - mean
     _, vectors = np.linalg.eigh((centred * mass[:, None]).T @ centred)
-    direction = vectors[:, -1]
-    return (centred @ direction).reshape(weights.shape), direction
+    return (centred @ vectors[:, -1]).reshape(weights.shape)
 
 
 def _local_mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -94,7 +93,9 @@ def _alternates(profile: np.ndarray) -> bool:
     return bool(gaps.std() < _IRREGULAR * gaps.mean())
 
 
-def _pattern_colours(lab: np.ndarray, detail: np.ndarray, weights: np.ndarray) -> tuple[ColourName, ColourName]:
+def _pattern_colours(
+    lab: np.ndarray, detail: np.ndarray, weights: np.ndarray
+) -> tuple[ColourName, ColourName]:
     """Names of the two ends of the alternation; the end that more pixels are near comes first."""
     inside = weights > 0.3
     values, colours = detail[inside], lab[inside]

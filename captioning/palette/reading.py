@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from captioning.palette.colours import ColourName, colour_distance, name_colour
+from captioning.palette.colours import ColourName, colour_distance
 from captioning.palette.description import NOTHING, Description, Reading
 from captioning.palette.dominant import Patch, dominant_colours
 from captioning.palette.patterns import Pattern, find_pattern
@@ -22,8 +22,12 @@ _ZONE_CAP = 0.6
 _BARE = 0.12
 _BARE_ARM = 0.4
 _ARM_WIDTH = 0.018
-_FLARE = 1.16
-_LONG_HAIR = 0.004
+_FLARE = 1.1
+_LONG_SKIRT = 0.95
+# Width of the neck beyond which hair hangs beside it, and the area of hair on the shoulders.
+_UNDECIDED = 0.3
+_NECK = 0.133
+_LONG_HAIR = 0.0018
 
 
 @dataclass(frozen=True)
@@ -43,9 +47,9 @@ def read_description(figure: Figure) -> Description:
     skin = find_skin(figure)
     half = torso_half_width(figure)
     upper, inner = read_upper(figure, skin, half)
-    legs = read_legs(figure, skin, upper)
-    bag, bag_colour = read_bag(figure, skin, half, upper, legs.cloth)
     hair, hair_colour, hat_colour = read_head(figure, skin, upper)
+    legs = read_legs(figure, skin, upper, hair)
+    bag, bag_colour = read_bag(figure, skin, half, upper, legs.cloth)
     sleeves = read_sleeves(figure, skin, upper)
     return Description(
         gender=read_gender(hair, legs),
@@ -111,7 +115,7 @@ def read_upper(figure: Figure, skin: Skin, half: float) -> tuple[Cloth | None, C
     if not votes:
         return None, None
     term = max(votes, key=lambda name: sum(share for share, _ in votes[name]))
-    share, best = max(votes[term], key=lambda vote: vote[0])
+    _, best = max(votes[term], key=lambda vote: vote[0])
     total = sum(share for share, _ in votes[term]) / len(zones)
     inner = None
     middle = strongest.get("middle")
@@ -120,7 +124,9 @@ def read_upper(figure: Figure, skin: Skin, half: float) -> tuple[Cloth | None, C
     return Cloth((best.name,), None, best.lab, total), inner
 
 
-def cloth_pattern(figure: Figure, covered: np.ndarray, top: float, bottom: float, half: float) -> Pattern | None:
+def cloth_pattern(
+    figure: Figure, covered: np.ndarray, top: float, bottom: float, half: float
+) -> Pattern | None:
     """The pattern of the rectangle around the axis between two heights of the body."""
     rows = np.flatnonzero((figure.down >= top) & (figure.down < bottom))
     if len(rows) < 8:
@@ -142,33 +148,55 @@ class Legs:
     below: Reading = NOTHING
 
 
-def read_legs(figure: Figure, skin: Skin, upper: Cloth | None) -> Legs:
+def read_legs(figure: Figure, skin: Skin, upper: Cloth | None, hair: Reading) -> Legs:
     """Compare the hip with the shins: one cloth is trousers, cloth over skin is short, cloth over cloth a skirt."""
     cloth = 1 - skin.mask
     hip = _plain_cloth(figure, figure.band(0.56, 0.65, 0.13) * cloth)
     shins = _plain_cloth(figure, figure.band(0.75, 0.87, 0.25) * cloth)
     bare = _share(figure, skin, 0.76, 0.86)
-    pattern = cloth_pattern(figure, figure.person * cloth, 0.55, 0.66, 0.08)
     if hip is None:
         return Legs(NOTHING, shins, bare)
+    pattern = cloth_pattern(figure, figure.person * cloth, 0.55, 0.66, 0.08)
     if pattern is not None:
         hip = Cloth(pattern.colours, pattern, hip.lab, hip.share)
     under_upper = upper is not None and _same(hip, upper)
-    flare = _width(figure, 0.62, 0.68) / max(_width(figure, 0.47, 0.53), 1e-6)
     if bare > _BARE:
-        if under_upper and flare > 1.05:
+        if under_upper and hair.value != "short":
             return Legs(NOTHING, None, bare)
-        kind = "skirt" if flare > _FLARE else "shorts"
-        return Legs(Reading(kind, 0.55 + min(0.4, 2 * abs(flare - _FLARE))), hip, bare)
+        return Legs(_short_garment(figure, hair), hip, bare)
     if shins is None:
         return Legs(Reading("trousers", 0.4), hip, bare)
     if under_upper and not _same(hip, shins):
         return Legs(Reading("trousers", 0.5), shins, bare)
-    if not _same(hip, shins) and flare > _FLARE:
-        below = Reading(shins.colours[0].term, 0.6)
-        return Legs(Reading("skirt", 0.6), hip, bare, below)
+    if not _same(hip, shins) and _flare(figure) > _FLARE:
+        return Legs(Reading("skirt", 0.6), hip, bare, Reading(shins.colours[0].term, 0.6))
     whole = _plain_cloth(figure, figure.band(0.56, 0.86, 0.2) * cloth) or hip
+    if pattern is not None:
+        whole = hip
+    hem = _width(figure, 0.80, 0.86) / max(_width(figure, 0.54, 0.60), 1e-6)
+    if hair.value == "long" and hem > _LONG_SKIRT and _filled(figure, 0.74, 0.86) > 0.97:
+        return Legs(Reading("long skirt", 0.6), whole, bare)
     return Legs(Reading("trousers", 0.8), whole, bare)
+
+
+def _short_garment(figure: Figure, hair: Reading) -> Reading:
+    """Shorts or a skirt: a skirt widens downwards; long hair makes it likelier."""
+    evidence = 4 * (_flare(figure) - _FLARE)
+    evidence += {"long": 0.6, "short": -0.8}.get(hair.value, 0.0) * hair.confidence
+    return Reading("skirt" if evidence > 0 else "shorts", 0.5 + min(0.45, abs(evidence)))
+
+
+def _flare(figure: Figure) -> float:
+    """How much wider the person is above the knee than at the hip."""
+    return min(2.0, _width(figure, 0.62, 0.68) / max(_width(figure, 0.52, 0.57), 0.05))
+
+
+def _filled(figure: Figure, top: float, bottom: float) -> float:
+    """Share of person between the leftmost and the rightmost pixel of the person: 1 where the legs show no gap."""
+    rows = (figure.down >= top) & (figure.down < bottom)
+    inside = figure.person[rows] > 0.45
+    outer = np.maximum.accumulate(inside, axis=1) & np.maximum.accumulate(inside[:, ::-1], axis=1)[:, ::-1]
+    return float(inside.sum() / max(int(outer.sum()), 1))
 
 
 def _plain_cloth(figure: Figure, weights: np.ndarray) -> Cloth | None:
@@ -227,31 +255,56 @@ def upper_kind(sleeves: Reading, legs: Legs, inner: ColourName | None, skin: Ski
 
 
 def read_shoes(figure: Figure, skin: Skin, legs: Legs) -> Reading:
-    """The colour at the feet."""
-    weights = figure.band(0.935, 0.99, 0.22) * (1 - skin.mask)
-    patches = dominant_colours(figure.lab, weights, most=2)
+    """The colour at the feet that is neither ground, its shadow, skin nor the trousers."""
+    feet = figure.band(0.925, 0.99, 0.3) * (1 - skin.mask) * (1 - _shadow(figure))
+    if legs.cloth is not None:
+        other = colour_distance(figure.lab, legs.cloth.lab) > _SAME_CLOTH
+        # Shoes of the trousers' colour are left in.
+        if float((feet * other).sum()) > 0.4 * float(feet.sum()):
+            feet = feet * other
+    feet = feet * (feet > 0.35)
+    patches = dominant_colours(figure.lab, feet, most=2)
     if not patches:
         return NOTHING
     return Reading(patches[0].name.term, patches[0].share * patches[0].name.confidence)
 
 
+def _shadow(figure: Figure) -> np.ndarray:
+    """(H, W) 1 where a pixel looks like its row's border, only darker by up to a half: ground in shade."""
+    ground = np.median(np.concatenate([figure.lab[:, :3], figure.lab[:, -3:]], axis=1), axis=1)[:, None]
+    darker = figure.lab[..., 0] / np.maximum(ground[..., 0], 1.0)
+    alike = np.hypot(*np.moveaxis(figure.lab[..., 1:] - ground[..., 1:], -1, 0)) < 7
+    return (alike & (darker > 0.5) & (darker < 0.95)).astype(np.float32)
+
+
 def read_head(figure: Figure, skin: Skin, upper: Cloth | None) -> tuple[Reading, Reading, Reading]:
-    """Hair length, hair colour and hat colour: what covers the crown, and whether it hangs on the shoulders."""
-    crown = dominant_colours(figure.lab, figure.band(0.0, 0.05, 0.05) * (1 - skin.mask * skin.face), most=2)
+    """Hair length, hair colour and hat colour: what covers the crown, and whether it hangs down beside the neck."""
+    weights = figure.band(0.008, 0.05, 0.05)
+    weights = weights * (1 - skin.mask * skin.face) * (weights > 0.3)
+    crown = dominant_colours(figure.lab, weights, most=2)
     if not crown:
         return NOTHING, NOTHING, NOTHING
     top = crown[0]
     colour = hair_colour(top.lab)
+    length = _hair_length(figure, skin, upper, top)
     if not colour:
-        return NOTHING, NOTHING, Reading(top.name.term, top.name.confidence)
-    hanging = figure.band(0.15, 0.24, 0.12, 0.0) * (colour_distance(figure.lab, top.lab) < _SAME_CLOTH)
-    pixel = figure.across[0, 1] - figure.across[0, 0]
-    area = float(hanging.sum() * pixel * pixel)
-    if upper is not None and colour_distance(upper.lab, top.lab) < 1.3 * _SAME_CLOTH:
-        length = NOTHING
-    else:
-        length = Reading("long" if area > _LONG_HAIR else "short", 0.5 + min(0.4, abs(area - _LONG_HAIR) * 100))
+        return length, NOTHING, Reading(top.name.term, top.name.confidence * top.share)
     return length, Reading(colour, top.share), NOTHING
+
+
+def _hair_length(figure: Figure, skin: Skin, upper: Cloth | None, crown: Patch) -> Reading:
+    """Long hair hides the narrow neck, and puts the colour of the crown on the shoulders."""
+    rows = (figure.down >= 0.135) & (figure.down < 0.185)
+    pixel = figure.across[0, 1] - figure.across[0, 0]
+    solid = (figure.person > 0.45) * (np.abs(figure.across) < 0.14)
+    neck = float(solid[rows].sum(axis=1).min() * pixel) if rows.any() else _NECK
+    evidence = float(np.clip((neck - _NECK) / 0.02, -1.5, 1.5))
+    if upper is None or colour_distance(upper.lab, crown.lab) > 1.3 * _SAME_CLOTH:
+        alike = colour_distance(figure.lab, crown.lab) < _SAME_CLOTH
+        hanging = figure.band(0.14, 0.25, 0.13) * alike * (1 - skin.mask * skin.face)
+        area = float(hanging.sum() * pixel**2)
+        evidence += float(np.clip((area - _LONG_HAIR) / _LONG_HAIR, -1.0, 1.5))
+    return Reading("long" if evidence > 0 else "short", float(1 / (1 + np.exp(-1.3 * abs(evidence)))))
 
 
 def hair_colour(lab: np.ndarray) -> str:
@@ -280,12 +333,16 @@ def read_bag(
 
 
 def read_gender(hair: Reading, legs: Legs) -> Reading:
-    """By hair length and by skirts and dresses; unknown where neither is seen."""
-    dress = legs.cloth is None and legs.bare > _BARE
-    if dress or (legs.kind.value == "skirt" and legs.kind.sure):
-        return Reading("female", 0.8)
-    if hair.value == "long":
-        return Reading("female", hair.confidence)
-    if hair.value == "short":
-        return Reading("male", hair.confidence)
-    return NOTHING
+    """By hair length and by skirts and dresses; unknown where neither decides."""
+    evidence = 0.0
+    if hair.value:
+        evidence += (1 if hair.value == "long" else -1) * (hair.confidence - 0.5) * 4
+    if legs.cloth is None and legs.bare > _BARE:
+        evidence += 0.8
+    elif "skirt" in legs.kind.value:
+        evidence += 0.8 * legs.kind.confidence
+    elif legs.kind.value == "shorts":
+        evidence -= 0.4 * legs.kind.confidence
+    if abs(evidence) < _UNDECIDED:
+        return NOTHING
+    return Reading("female" if evidence > 0 else "male", float(1 / (1 + np.exp(-1.5 * abs(evidence)))))

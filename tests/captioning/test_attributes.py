@@ -32,6 +32,8 @@ def sets(caption: str) -> tuple[set[str], set[str]]:
             "white dress floral print black heels",
         ),
         ("His shirt is red and his pants are black and white.", "shirt red", "pants black white"),
+        ("a man in a black and white striped shirt", "black white striped shirt", ""),
+        ("a man in black and white striped shorts", "", "black white striped shorts"),
         ("his shirt and pants are black", "shirt black", "pants black"),
         ("a jacket that is black and white sneakers", "jacket black", "white sneakers"),
         ("black shirt blue jeans white shoes", "black shirt", "blue jeans white shoes"),

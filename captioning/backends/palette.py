@@ -1,0 +1,64 @@
+"""The embedded backend: reads the pixels by rules, needs no model, no network and no key (docs/palette.md)."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from PIL import Image, ImageOps
+
+from captioning import prompts
+from captioning.backends import Reply, Request
+from captioning.palette import Description, describe, sentence
+from captioning.palette.rewriting import rewrite
+
+
+class PaletteBackend:
+    """Answers `captioning.prompts` from what `captioning.palette` reads; about a hundred images a second and core.
+
+    A picture in which no person can be told from the background gives the status "empty"; an unreadable file gives
+    "failed".
+    """
+
+    name = "palette"
+    model = "palette-1"
+
+    def answer(self, requests: Iterable[Request]) -> Iterator[Reply]:
+        """One reply for each request, in order, as it is ready.
+
+        Raises:
+            ValueError: a prompt that is none of `captioning.prompts`.
+        """
+        for request in requests:
+            kind = prompts.kind_of(request.prompt)
+            try:
+                text = self._text(request, kind)
+            except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+                yield Reply(request.key, "", "failed", f"The image {request.image} does not open: {error}")
+                continue
+            yield (
+                Reply(request.key, text, "done")
+                if text
+                else Reply(request.key, "", "empty", "Nothing can be read from this image.")
+            )
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+    @staticmethod
+    def _text(request: Request, kind: prompts.Kind) -> str:
+        caption = prompts.payload_of(request.prompt)
+        if caption is not None:
+            return rewrite(caption, kind)
+        if request.image is None:
+            raise ValueError(
+                f"The {kind} prompt of {request.key!r} asks about an image, but the request has none."
+            )
+        variant = zlib.crc32(f"{request.key}\n{request.opening}".encode())
+        return sentence(_read(request.image), kind, request.opening, variant)
+
+
+def _read(path: Path) -> Description:
+    with Image.open(path) as image:
+        return describe(ImageOps.exif_transpose(image))
