@@ -91,7 +91,7 @@ class BlipCaptioner(nn.Module):
         texts = texts.to(self.device, non_blocking=True)
         ids = texts.ids.clone()
         ids[:, 0] = self.tokenizer.dec_id
-        hidden = self.text_decoder.bert(ids[:, :-1], None, image_tokens, causal=True)
+        hidden = self.text_decoder.bert(ids[:, :-1], texts.mask[:, :-1], image_tokens, causal=True)
         columns = torch.arange(1, ids.shape[1], device=ids.device)
         predicted = texts.mask[:, 1:] & (columns >= prompt_lengths.to(ids.device)[:, None])
         # The vocabulary's matrix is a fifth of the decoder's work: it is spent on predicted words alone.

@@ -4,18 +4,21 @@
 - grounded: they are used, and the tokens see an image;
 - decoder: grounded, and a token sees only what is before it.
 
-Key names are those of BLIP's checkpoints (Li et al., ICML 2022), which are BERT's. Attention is torch's
-scaled_dot_product_attention; no mask is built where none is needed.
+Key names are those of BLIP's checkpoints (Li et al., ICML 2022), which are BERT's. No mask is built where none is
+needed, and layers work on tokens, not on padding, where that is cheap to know.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from models.backbones.attention import Dense, Dropout, attend, layout_of
 
 LAYER_NORM_EPS = 1e-12
 MAX_POSITIONS = 512
@@ -37,6 +40,18 @@ class TextShape:
     dropout: float = 0.1
 
 
+@dataclass(frozen=True)
+class _View:
+    """How the tokens of a batch lie, and which of them see which."""
+
+    layout: Dense
+    mask: Tensor | None
+    causal: bool
+
+
+DENSE = Dense()
+
+
 class _Projections(nn.Module):
     def __init__(self, width: int, source_width: int) -> None:
         super().__init__()
@@ -50,7 +65,7 @@ class _AddNorm(nn.Module):
         super().__init__()
         self.dense = nn.Linear(source_width, width)
         self.LayerNorm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, change: Tensor, residual: Tensor) -> Tensor:
         return self.LayerNorm(self.dropout(self.dense(change)) + residual)
@@ -70,25 +85,27 @@ class _Attention(nn.Module):
         """(B, L, heads * d) -> (B, heads, L, d), a view."""
         return tokens.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
-    def keys_values(self, source: Tensor, index: Tensor | None = None) -> KeyValue:
+    def keys_values(self, source: Tensor, layout: Dense, index: Tensor | None = None) -> KeyValue:
         """Keys and values (B, heads, N, d) of source (M, N, D); with an index (B,), row b is source[index[b]].
 
         They are projected once per source row and gathered after, so that pairs which share an image share the work.
         """
-        key, value = self.self.key(source), self.self.value(source)
+        key, value = layout.pad(self.self.key(source)), layout.pad(self.self.value(source))
         if index is not None:
             key, value = key.index_select(0, index), value.index_select(0, index)
         return self.split(key), self.split(value)
 
     def forward(
-        self, hidden: Tensor, source: KeyValue, mask: Tensor | None = None, causal: bool = False
+        self,
+        hidden: Tensor,
+        source: KeyValue,
+        layout: Dense,
+        mask: Tensor | None = None,
+        causal: bool = False,
     ) -> Tensor:
-        dropout = self.dropout if self.training else 0.0
-        query = self.split(self.self.query(hidden))
-        context = F.scaled_dot_product_attention(
-            query, *source, attn_mask=mask, dropout_p=dropout, is_causal=causal
-        )
-        return self.output(context.transpose(1, 2).flatten(2), hidden)
+        query = self.split(layout.pad(self.self.query(hidden)))
+        context = attend(query, *source, mask, causal, self.dropout if self.training else 0.0)
+        return self.output(layout.pack(context.transpose(1, 2).flatten(2)), hidden)
 
 
 class _Intermediate(nn.Module):
@@ -112,17 +129,19 @@ class _Layer(nn.Module):
         self,
         hidden: Tensor,
         image: KeyValue | None,
-        mask: Tensor | None,
-        causal: bool,
-        first_only: bool,
-        remember: Callable[[KeyValue], KeyValue] | None,
+        view: _View,
+        first_only: bool = False,
+        remember: Callable[[KeyValue], KeyValue] | None = None,
     ) -> Tensor:
-        source = self.attention.keys_values(hidden)
+        layout = view.layout
+        source = self.attention.keys_values(hidden, layout)
         if remember is not None:
             source = remember(source)
-        hidden = self.attention(hidden[:, :1] if first_only else hidden, source, mask, causal)
+        if first_only:
+            hidden, layout = layout.first(hidden), DENSE
+        hidden = self.attention(hidden, source, layout, view.mask, view.causal)
         if image is not None:
-            hidden = self.crossattention(hidden, image)
+            hidden = self.crossattention(hidden, image, layout)
         return self.output(self.intermediate(hidden), hidden)
 
 
@@ -132,11 +151,11 @@ class _Embeddings(nn.Module):
         self.word_embeddings = nn.Embedding(shape.vocab_size, shape.width, padding_idx=0)
         self.position_embeddings = nn.Embedding(MAX_POSITIONS, shape.width)
         self.LayerNorm = nn.LayerNorm(shape.width, eps=LAYER_NORM_EPS)
-        self.dropout = nn.Dropout(shape.dropout)
+        self.dropout = Dropout(shape.dropout)
 
     def forward(self, ids: Tensor, positions: Tensor | None) -> Tensor:
         if positions is None:
-            places = self.position_embeddings.weight[: ids.shape[1]]
+            places = self.position_embeddings.weight[: ids.shape[-1]]
         else:
             places = self.position_embeddings(positions)
         return self.dropout(self.LayerNorm(self.word_embeddings(ids) + places))
@@ -157,7 +176,7 @@ class DecoderCache:
     """
 
     def __init__(self, stack: TextStack, image_tokens: Tensor, max_length: int) -> None:
-        self.images = [layer.crossattention.keys_values(image_tokens) for layer in stack.encoder.layer]
+        self.images = [layer.crossattention.keys_values(image_tokens, DENSE) for layer in stack.encoder.layer]
         key = self.images[0][0]
         room = (len(image_tokens), key.shape[1], max_length, key.shape[3])
         self._store = [(key.new_zeros(room), key.new_zeros(room)) for _ in self.images]
@@ -216,22 +235,23 @@ class TextStack(nn.Module):
 
         Args:
             ids: (B, L) int64.
-            mask: (B, L) bool, True at tokens; None where nothing is padding. With `causal` it is not needed:
-                padding is on the right, where no token looks.
+            mask: (B, L) bool, True at tokens; None where nothing is padding. With `causal` it only saves work:
+                padding is on the right, where no token looks. What comes out at padding is undefined.
             image_tokens: (M, N, image_width); None passes the cross-attention by.
             image_index: (B,) int64, the image of each text; None where M = B and they are in order.
             causal: a token sees itself and what is before it.
             first_only: spares the last layer all tokens but the first (their results reach nobody).
         """
-        wide = None if mask is None or causal else mask[:, None, None, :]
-        hidden = self.embeddings(ids, None)
+        layout = layout_of(mask)
+        view = _View(layout, None if mask is None or causal else mask[:, None, None, :], causal)
+        hidden = self.embeddings(layout.pack(ids[..., None])[..., 0], layout.positions())
         last = len(self.encoder.layer) - 1
         for number, layer in enumerate(self.encoder.layer):
-            image = (
-                None if image_tokens is None else layer.crossattention.keys_values(image_tokens, image_index)
-            )
-            hidden = layer(hidden, image, wide, causal, first_only and number == last, None)
-        return hidden
+            image = None
+            if image_tokens is not None:
+                image = layer.crossattention.keys_values(image_tokens, DENSE, image_index)
+            hidden = layer(hidden, image, view, first_only and number == last)
+        return hidden if first_only else layout.pad(hidden)
 
     def extend(self, ids: Tensor, cache: DecoderCache, lengths: Tensor | None = None) -> Tensor:
         """Causal hidden states (B, L, width) of new tokens only; what came before is in the cache.
@@ -245,15 +265,9 @@ class TextStack(nn.Module):
             hidden = self.embeddings(ids, None)
         else:
             hidden = self.embeddings(ids, cache.open_next(lengths))
+        view = _View(DENSE, cache.mask, causal=lengths is None)
         for number, layer in enumerate(self.encoder.layer):
-            hidden = layer(
-                hidden,
-                cache.images[number],
-                cache.mask,
-                lengths is None,
-                False,
-                lambda source, number=number: cache.remember(number, source),
-            )
+            hidden = layer(hidden, cache.images[number], view, remember=partial(cache.remember, number))
         return hidden
 
 
