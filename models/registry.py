@@ -21,7 +21,8 @@ class ModelError(ValueError):
     """A method, an option or a set of weights that does not fit; the message says what to change."""
 
 
-def _find_methods() -> dict[str, type[Method]]:
+def find_methods() -> dict[str, type[Method]]:
+    """Every class with a `name` that a module of `models.methods` defines, by name."""
     found: dict[str, type[Method]] = {}
     for info in pkgutil.iter_modules(models.methods.__path__):
         module = importlib.import_module(f"models.methods.{info.name}")
@@ -35,7 +36,7 @@ def _find_methods() -> dict[str, type[Method]]:
     return dict(sorted(found.items()))
 
 
-METHODS: dict[str, type[Method]] = _find_methods()
+METHODS: dict[str, type[Method]] = find_methods()
 
 
 def build_model(method: str, **options: Any) -> Method:
@@ -86,15 +87,19 @@ def load_weights(model: Method, state: Mapping[str, Tensor]) -> None:
     missing = [key for key in own if key not in lasting and not _of_round(model, key)]
     unexpected = [key for key in lasting if key not in own]
     reshaped = [
-        f"{key} {tuple(value.shape)} instead of {tuple(own[key].shape)}"
+        f"{key} is {tuple(value.shape)} instead of {tuple(own[key].shape)}"
         for key, value in lasting.items()
         if key in own and own[key].shape != value.shape
     ]
     if missing or unexpected or reshaped:
-        differences = [("lacks", missing), ("has extra", unexpected), ("has other shapes:", reshaped)]
+        differences = [
+            _listed(verb, keys)
+            for verb, keys in (("it lacks", missing), ("it has extra", unexpected))
+            if keys
+        ]
         raise ModelError(
-            f"These weights are not those of a {model.name!r} model with these options: the checkpoint "
-            f"{'; it '.join(_listed(verb, keys) for verb, keys in differences if keys)}. "
+            f"The checkpoint is not one of a {model.name!r} model with these options: "
+            f"{'; '.join(differences + reshaped[:3])}. "
             "Use the method, size, image size and vocabulary that it was trained with."
         )
     fitting = {key: value for key, value in state.items() if key in own and own[key].shape == value.shape}
@@ -105,6 +110,13 @@ def _of_round(model: Method, key: str) -> bool:
     return key.startswith(model.round_keys)
 
 
-def _listed(verb: str, keys: list[str], most: int = 4) -> str:
-    more = f" and {len(keys) - most} more" if len(keys) > most else ""
-    return f"{verb} {', '.join(keys[:most])}{more}"
+def _listed(verb: str, keys: list[str]) -> str:
+    """Keys by module, so that a whole head is one entry and not a screenful."""
+    modules: dict[str, list[str]] = {}
+    for key in keys:
+        modules.setdefault(key.split(".")[0], []).append(key)
+    entries = [
+        members[0] if len(members) == 1 else f"{module}.* ({len(members)} tensors)"
+        for module, members in modules.items()
+    ]
+    return f"{verb} {', '.join(entries)}"

@@ -1,0 +1,15 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import method_examples as example
+
+
+@pytest.fixture(scope="session")
+def words(tmp_path_factory):
+    return example.tokenizer(tmp_path_factory.mktemp("words"))

@@ -1,0 +1,65 @@
+"""One of several processes that share a batch: writes its losses and the averaged gradients of every method.
+
+    python share_of_batch.py RANK SIZE DIRECTORY
+
+The vocabulary is read from DIRECTORY, where the processes also find each other.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import method_examples as example
+import torch
+import torch.distributed
+from torch import Tensor, nn
+
+from models import DistributedWorld
+from models.backbones.tokenizer import BlipTokenizer
+from models.batch import Batch
+from models.methods.base import Method
+
+# Labels across processes; a sample without any negative; and a batch that has none at all.
+LABELS = {"mixed": [0, 0, 1, 2, 1, 0], "two": [5, 5, 5, 5, 5, 1], "one": [3, 3, 3, 3, 3, 3]}
+
+
+class Task(nn.Module):
+    """A method whose losses are its forward pass, which is what torch's wrapper can average gradients of."""
+
+    def __init__(self, model: Method) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        return self.model.losses(batch)
+
+
+def step(task: nn.Module, model: Method, batch: Batch) -> dict[str, dict[str, Tensor]]:
+    """Losses and gradients of one step."""
+    model.zero_grad()
+    losses = task(batch)
+    sum(losses.values()).backward()
+    gradients = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+    return {"losses": {name: loss.detach() for name, loss in losses.items()}, "gradients": gradients}
+
+
+def main(rank: int, size: int, directory: Path) -> None:
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", f"file://{directory}/meeting", rank=rank, world_size=size)
+    words = BlipTokenizer.load(directory)
+    share = 6 // size
+    results = {}
+    for method in example.all_methods():
+        model = example.model(method, words).double()
+        model.world = DistributedWorld()
+        task = nn.parallel.DistributedDataParallel(Task(model), broadcast_buffers=False)
+        for name, labels in LABELS.items():
+            batch = example.batch(model, labels, slice(rank * share, (rank + 1) * share), torch.float64)
+            results[f"{method} {name}"] = step(task, model, batch)
+    torch.save(results, directory / f"rank{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))

@@ -1,0 +1,62 @@
+"""A batch gives the same losses and gradients in one process and divided over several."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import method_examples as example
+import pytest
+import torch
+from share_of_batch import LABELS, Task, step
+
+from models import World
+
+HERE = Path(__file__).parent
+CLOSE = {"rtol": 1e-6, "atol": 1e-6}
+
+
+def run_processes(size: int, directory: Path) -> list[dict]:
+    """Results of every process."""
+    command = [sys.executable, str(HERE / "share_of_batch.py")]
+    environment = {**os.environ, "PYTHONPATH": f"{HERE}{os.pathsep}{HERE.parents[1]}"}
+    processes = [
+        subprocess.Popen(
+            [*command, str(rank), str(size), str(directory)], env=environment, stderr=subprocess.PIPE
+        )
+        for rank in range(size)
+    ]
+    try:
+        errors = [process.communicate(timeout=120)[1].decode() for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert all(process.returncode == 0 for process in processes), errors
+    return [torch.load(directory / f"rank{rank}.pt") for rank in range(size)]
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("size", [2, 3])  # beyond two, a process projects only the images it looks at
+def test_same_losses_and_gradients(size, words, tmp_path, tmp_path_factory):
+    shutil.copy(tmp_path_factory.getbasetemp() / "words0" / "vocab.txt", tmp_path)
+    shares = run_processes(size, tmp_path)
+    for method in example.all_methods():
+        model = example.model(method, words).double()
+        for name, labels in LABELS.items():
+            whole = step(Task(model), model, example.batch(model, labels, dtype=torch.float64))
+            for share in shares:
+                torch.testing.assert_close(
+                    share[f"{method} {name}"]["gradients"], whole["gradients"], **CLOSE
+                )
+            losses = [share[f"{method} {name}"]["losses"] for share in shares]
+            means = {loss: sum(part[loss] for part in losses) / size for loss in whole["losses"]}
+            torch.testing.assert_close(means, whole["losses"], **CLOSE)
+
+
+def test_a_world_of_one_needs_no_process_group():
+    world, tensor = World(), torch.ones(2, 3, requires_grad=True)
+    assert (world.rank, world.size, world.largest(7)) == (0, 1, 7)
+    assert world.all_gather(tensor) is tensor

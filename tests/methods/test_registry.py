@@ -1,0 +1,85 @@
+"""Methods are found by being there, built by name, and loaded whole or not at all."""
+
+from __future__ import annotations
+
+import sys
+
+import method_examples as example
+import pytest
+import torch
+
+import models.methods
+from models import METHODS, build_model, load_weights
+from models.registry import find_methods
+
+
+def test_the_three_methods_are_there():
+    assert {"pspd", "tsn", "cada"} <= set(METHODS)
+    assert all(kind.name == name for name, kind in METHODS.items())
+
+
+def test_one_more_file_is_one_more_method(tmp_path, monkeypatch):
+    code = "from models.methods.pspd import PSPD\n\nclass Another(PSPD):\n    name = 'another'\n"
+    (tmp_path / "another.py").write_text(code)
+    monkeypatch.setattr(models.methods, "__path__", [*models.methods.__path__, str(tmp_path)])
+    found = find_methods()
+    sys.modules.pop("models.methods.another")
+    assert set(found) == {*METHODS, "another"}
+
+
+def test_no_such_method():
+    with pytest.raises(ValueError, match=r"no method 'psdp'; choose one of .*pspd"):
+        build_model("psdp")
+
+
+@pytest.mark.parametrize("method", example.all_methods())
+def test_no_such_option(method, words):
+    with pytest.raises(ValueError, match=r"no option local_wieght; it has .*dropout.*vit_grad_ckpt"):
+        build_model(method, tokenizer=words, size="tiny", local_wieght=1)
+
+
+@pytest.mark.parametrize("method", example.all_methods())
+def test_weights_come_back_as_they_were(method, words):
+    model, other = example.model(method, words), example.model(method, words)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.add_(1)
+    load_weights(other, model.state_dict())
+    for name, value in model.state_dict().items():
+        assert other.state_dict()[name].equal(value), name
+
+
+@pytest.mark.parametrize("method", example.all_methods())
+@pytest.mark.parametrize("source", example.all_methods())
+def test_weights_of_another_method_are_refused_by_name(source, method, words):
+    if source == method:
+        return
+    model = example.model(method, words)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(ValueError, match=rf"not one of a '{method}' model") as caught:
+        load_weights(model, example.model(source, words).state_dict())
+    parts = {"pspd": {"itm_local_head"}, "cada": {"itm_local_head", "text_decoder"}, "tsn": {"fusion"}}
+    for lacked in parts[method] - parts[source]:
+        assert f"{lacked}.* (" in str(caught.value).split("extra")[0]
+    for extra in parts[source] - parts[method]:
+        assert f"{extra}.* (" in str(caught.value).split("extra")[1]
+    assert all(value.equal(before[name]) for name, value in model.state_dict().items())
+
+
+def test_weights_of_another_image_size_are_refused_by_shape(words):
+    larger = build_model("pspd", size="tiny", image_size=(64, 16), tokenizer=words)
+    with pytest.raises(
+        ValueError, match=r"visual_encoder.pos_embed is \(1, 17, 128\) instead of \(1, 9, 128\)"
+    ):
+        load_weights(example.model("pspd", words), larger.state_dict())
+
+
+def test_a_classifier_of_another_round_does_not_matter(words):
+    trained, fresh = (
+        example.model("tsn", words),
+        build_model("tsn", size="tiny", image_size=(32, 16), tokenizer=words),
+    )
+    trained.set_identities(17)
+    load_weights(fresh, trained.state_dict())
+    assert fresh.vision_proj.weight.equal(trained.vision_proj.weight)
+    load_weights(example.model("tsn", words), trained.state_dict())
