@@ -19,6 +19,7 @@ import time
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -114,7 +115,7 @@ class OpenAIBackend:
                 a row have failed.
         """
         queue = iter(requests)
-        session = self._session = _Session(self._client)
+        session = self._session = _Session(self._key)
         pending: set[Future[Reply]] = set()
         failures = 0
         try:
@@ -155,19 +156,14 @@ class OpenAIBackend:
             seconds=self._seconds_per_request / self.concurrency,
         )
 
-    def _client(self) -> httpx.AsyncClient:
-        limits = httpx.Limits(max_connections=self.concurrency, max_keepalive_connections=self.concurrency)
-        auth = _Bearer(self._key) if self._key else None
-        return httpx.AsyncClient(auth=auth, limits=limits, timeout=None)
-
     def _fill(self, pending: set[Future[Reply]], queue: Iterator[Request], session: _Session) -> None:
         while len(pending) < self.concurrency and not session.closed:
             request = next(queue, None)
             if request is None:
                 return
-            pending.add(session.submit(self._ask(request, session.client)))
+            pending.add(session.submit(self._ask(request, session)))
 
-    async def _ask(self, request: Request, client: httpx.AsyncClient) -> Reply:
+    async def _ask(self, request: Request, session: _Session) -> Reply:
         """All attempts at one question."""
         try:
             body = await asyncio.to_thread(self._body, request)
@@ -177,7 +173,8 @@ class OpenAIBackend:
         attempt = empties = 0
         while True:
             attempt += 1
-            verdict = await self._attempt(client, body)
+            with session.connection() as client:
+                verdict = await self._attempt(client, body)
             usage.update(requests=1)
             usage.update(verdict.usage)
             error = self._redact(verdict.error)
@@ -251,17 +248,42 @@ class OpenAIBackend:
 
 
 class _Session:
-    """An event loop in a thread of its own (so that it also works under a notebook's loop), and its client."""
+    """An event loop in a thread of its own (so that it also works under a notebook's loop), and its connections.
 
-    def __init__(self, make_client: Any) -> None:
-        self.client: httpx.AsyncClient = make_client()
+    A client per connection: one client's pool of many connections searches all of them for every request, which
+    at 64 connections costs more time than the answers take (httpcore 1.0).
+    """
+
+    def __init__(self, key: str) -> None:
         self.closed = False
+        self._auth = _Bearer(key) if key else None
+        self._certificates = httpx.create_ssl_context()
+        self._clients: list[httpx.AsyncClient] = []
+        self._free: list[httpx.AsyncClient] = []
         self._lock = threading.Lock()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(
             target=self._loop.run_forever, name="captioning-endpoint", daemon=True
         )
         self._thread.start()
+
+    @contextmanager
+    def connection(self) -> Iterator[httpx.AsyncClient]:
+        """A client that nobody else uses meanwhile; in the session's own thread only."""
+        if not self._free:
+            client = httpx.AsyncClient(
+                auth=self._auth,
+                verify=self._certificates,
+                limits=httpx.Limits(max_connections=1, max_keepalive_connections=1),
+                timeout=None,
+            )
+            self._clients.append(client)
+            self._free.append(client)
+        client = self._free.pop()
+        try:
+            yield client
+        finally:
+            self._free.append(client)
 
     def submit(self, coroutine: Any) -> Future[Reply]:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
@@ -281,7 +303,8 @@ class _Session:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self.client.aclose()
+        for client in self._clients:
+            await client.aclose()
         await self._loop.shutdown_default_executor()
 
 
