@@ -24,6 +24,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
+from data.errors import UserError
 from synthesis.attributes import Person, sample_people
 from synthesis.camera import CAMERAS, encode_jpeg, sample_shot
 from synthesis.captions import describe
@@ -33,7 +34,7 @@ from synthesis.writers import FORMATS, Entry, Format
 VERSION = 1  # raise when the same seed would draw something else
 
 
-class DemoError(ValueError):
+class DemoError(UserError):
     """The demo data cannot be made as asked; the message says what to change."""
 
 
@@ -80,15 +81,15 @@ def make_demo(
         train, val, test: number of identities per split.
         images: images per identity.
         seed: of everything; the bytes written depend on it, on the numbers above and on nothing else.
-        workers: processes; more than one needs the caller's module to be importable without side effects.
+        workers: processes; 0 and 1 draw in this one, more need the caller's module to be importable without side effects.
 
     Raises:
         DemoError: unknown format, sizes below one, or a folder that holds something else.
     """
     if fmt not in FORMATS:
         raise DemoError(f"unknown format {fmt!r}; choose one of {', '.join(FORMATS)}")
-    if min(train, test, images) < 1 or val < 0 or workers < 1:
-        raise DemoError("train, test, images and workers must be at least 1 and val at least 0")
+    if min(train, test, images) < 1 or min(val, workers) < 0:
+        raise DemoError("train, test and images must be at least 1, val and workers at least 0")
     layout = FORMATS[fmt]
     spec = Spec(fmt, train, val if layout.has_val else 0, test, images, seed)
     target = Path(root) / layout.folder
@@ -176,7 +177,7 @@ def _draw_all(folder: Path, spec: Spec, layout: Format, workers: int) -> None:
 
 
 def _spread(draw: partial, todo: list[tuple[int, Person]], workers: int) -> Iterator[dict]:
-    if workers == 1 or len(todo) < 2:
+    if workers < 2 or len(todo) < 2:
         yield from map(draw, todo)
         return
     context = multiprocessing.get_context("spawn")
@@ -312,9 +313,12 @@ def main(arguments: list[str] | None = None) -> int:
         folder = make_demo(
             options.root, options.like or options.format, seed=options.seed, workers=options.workers, **sizes
         )
-    except DemoError as error:
+    except (DemoError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command continues from here", file=sys.stderr)
+        return 130
     print(folder)
     return 0
 
