@@ -224,7 +224,7 @@ class _StageA:
     def caption(self, images: list[str]) -> None:
         base_answers = self._describe("base", {image: (prompts.base_prompt(), "") for image in images})
         base: dict[str, str] = {}
-        self._shorten("base", base_answers, base.__setitem__)
+        self._shorten("base", base_answers, {}, base.__setitem__)
         openings = {image: self._opening(image, caption) for image, caption in base.items()}
         styled_answers = self._describe(
             "styled",
@@ -233,6 +233,7 @@ class _StageA:
         self._shorten(
             "styled",
             styled_answers,
+            openings,
             lambda image, styled: self._complete(image, base[image], styled, openings[image]),
         )
 
@@ -261,7 +262,9 @@ class _StageA:
         records = {image: self.store.get(key) for key, image in keys.items()}
         return {image: r["text"] for image, r in records.items() if r and r["status"] == "done"}
 
-    def _shorten(self, step: str, answers: dict[str, str], take: Callable[[str, str], None]) -> None:
+    def _shorten(
+        self, step: str, answers: dict[str, str], openings: dict[str, str], take: Callable[[str, str], None]
+    ) -> None:
         """Hand each image's caption to `take`, simplified if it is long, as soon as it is there."""
         step = f"{step}-short"
         waiting: dict[str, str] = {}
@@ -270,7 +273,7 @@ class _StageA:
             if len(answer) <= prompts.SIMPLIFY_ABOVE:
                 take(image, answer)
             elif record and record["status"] != "failed":
-                take(image, _shorter(answer, record["text"]))
+                take(image, _shorter(answer, record["text"], openings.get(image, "")))
             elif self.text_backend is None:
                 take(image, shorten(answer))
             else:
@@ -282,7 +285,7 @@ class _StageA:
         def keep(reply: Reply) -> None:
             image = waiting[reply.key]
             self._put(reply, step=step, model=model)
-            take(image, _shorter(answers[image], reply.text))
+            take(image, _shorter(answers[image], reply.text, openings.get(image, "")))
 
         requests = [
             Request(key, None, prompts.simplify_prompt(answers[image])) for key, image in waiting.items()
@@ -339,9 +342,15 @@ def settle(reply: Reply) -> Reply:
     return replace(reply, text=text)
 
 
-def _shorter(caption: str, answer: str) -> str:
-    """The text model's version; where it has none, or one that is longer, the rules' version."""
-    return answer if 0 < len(answer) <= len(caption) else shorten(caption)
+def _shorter(caption: str, answer: str, opening: str) -> str:
+    """The text model's version, or the rules' where it is empty, longer, or does not begin as the caption does.
+
+    The beginning names the person and is the captioner's prompt in stage B: the opening, or else the first two words.
+    """
+    start = opening.lower()
+    if not start or not caption.lower().startswith(start):
+        start = " ".join(caption.lower().split()[:2])
+    return answer if len(answer) <= len(caption) and answer.lower().startswith(start) else shorten(caption)
 
 
 def _warn_of_other_models(store: CaptionStore, backend: Backend) -> None:

@@ -95,7 +95,15 @@ def test_text_model_shortens_long_captions_only(store):
 
 
 @pytest.mark.parametrize(
-    "answer", [("failed", ""), ("refused", ""), ("empty", ""), "I'm sorry, I can't.", "x" * 500]
+    "answer",
+    [
+        ("failed", ""),
+        ("refused", ""),
+        ("empty", ""),
+        "I'm sorry, I can't.",
+        "The man wears" + "x" * 500,
+        "Red coat.",
+    ],
 )
 def test_a_text_model_that_gives_nothing_useful_is_replaced_by_rules(store, answer):
     caption_sample(IMAGES[:2], "root", MadeUp(describe), store, text_backend=MadeUp(lambda _: answer))

@@ -103,6 +103,18 @@ def test_texts_and_images_mix_and_broken_images_fail(models, folder, tmp_path, r
 
 
 @pytest.mark.integration
+def test_half_precision_and_two_users_of_one_model(models, requests):
+    """What looks and what simplifies may be one model: it is in memory once for each device and precision."""
+    half = make_backend("transformers", model=models("qwen2_vl"), precision="bf16", max_tokens=8)
+    again = make_backend("transformers", model=models("qwen2_vl"), precision="bf16", max_tokens=4)
+    full = make_backend("transformers", model=models("qwen2_vl"), precision="fp32", max_tokens=8)
+    assert half._network is again._network
+    assert half._network is not full._network
+    assert {parameter.dtype for parameter in half._network.parameters()} == {torch.bfloat16}
+    assert {reply.status for reply in half.answer(requests)} == {"done"}
+
+
+@pytest.mark.integration
 def test_text_model_simplifies_and_refuses_images(models, requests):
     backend = make_backend("transformers", model=models("text"), batch_size=4, max_tokens=8)
     texts = [Request(f"{i}", None, "Shorten " + "a red coat " * i) for i in range(4)]
