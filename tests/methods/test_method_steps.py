@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 
 import method_examples as example
 import pytest
@@ -42,6 +43,30 @@ def test_a_batch_of_one_label_has_no_negatives(method, words):
     positives = torch.log_softmax(model.match(batch.texts, tokens), 1)[:, 1]
     assert losses["itm"].item() == pytest.approx(-positives.mean().item(), rel=1e-4)
     assert all(p.grad.isfinite().all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("method", example.all_methods())
+def test_a_step_never_waits_for_the_device(method, words, monkeypatch):
+    """Tensors without values: reading one, or a shape that depends on one, raises."""
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # has no type on this device
+    model = example.model(method, words)
+    batch = example.batch(model, LABELS).to("meta")
+    losses = model.to("meta").losses(batch)
+    sum(losses.values()).backward()
+    assert all(loss.device.type == "meta" for loss in losses.values())
+
+
+@pytest.mark.parametrize("method", example.all_methods())
+def test_half_precision_follows_single(method, words):
+    model = example.model(method, words)
+    batch = example.batch(model, LABELS)
+    exact = model.losses(batch)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        losses = model.losses(batch)
+    sum(losses.values()).backward()
+    for name, loss in losses.items():
+        assert loss.dtype == torch.float32
+        assert loss.item() == pytest.approx(exact[name].item(), rel=0.05), name
 
 
 @pytest.mark.integration
