@@ -13,6 +13,8 @@ _RADIUS = 5
 # Least standard deviation of the alternation, in units of CIELAB, and least number of changes of sign.
 _LEAST_CONTRAST = 5.0
 _LEAST_CHANGES = 4
+# Straps, arms and the edges of an open jacket are vertical too: more of them are needed across.
+_LEAST_CHANGES_ACROSS = 6
 # Stripes are regular: the gaps between changes of sign spread less than this share of their mean.
 _IRREGULAR = 0.6
 _STRIPES_SHARE, _CHECKS_SHARE = 0.42, 0.16
@@ -49,13 +51,14 @@ def find_pattern(lab: np.ndarray, weights: np.ndarray) -> Pattern | None:
         return None
     down, across = detail.mean(axis=1), detail.mean(axis=0)
     rows, columns = float((down**2).mean()) / total, float((across**2).mean()) / total
-    rows *= _alternates(down)
-    columns *= _alternates(across)
+    rows *= _alternates(down, _LEAST_CHANGES)
+    columns *= _alternates(across, _LEAST_CHANGES)
     if min(rows, columns) > _CHECKS_SHARE:
         kind, confidence = "checks", min(1.0, 2.2 * min(rows, columns) + 0.2)
-    elif max(rows, columns) > _STRIPES_SHARE:
-        kind = "horizontal stripes" if rows > columns else "vertical stripes"
-        confidence = min(1.0, max(rows, columns) + 0.15)
+    elif rows > max(columns, _STRIPES_SHARE):
+        kind, confidence = "horizontal stripes", min(1.0, rows + 0.15)
+    elif columns > _STRIPES_SHARE and _alternates(across, _LEAST_CHANGES_ACROSS):
+        kind, confidence = "vertical stripes", min(1.0, columns + 0.15)
     else:
         return None
     return Pattern(kind, confidence, _pattern_colours(lab, detail, weights))
@@ -83,11 +86,11 @@ def _box_sum(values: np.ndarray) -> np.ndarray:
     return values
 
 
-def _alternates(profile: np.ndarray) -> bool:
+def _alternates(profile: np.ndarray, least: int) -> bool:
     """Whether a profile changes sign often and evenly, ripples below a third of its deviation ignored."""
     strong = np.flatnonzero(np.abs(profile) > 0.33 * profile.std())
     changes = strong[:-1][np.diff(np.sign(profile[strong])) != 0]
-    if len(changes) < _LEAST_CHANGES:
+    if len(changes) < least:
         return False
     gaps = np.diff(changes)
     return bool(gaps.std() < _IRREGULAR * gaps.mean())

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import ndimage
 
 from captioning.palette.colours import ColourName, colour_distance
 from captioning.palette.description import NOTHING, Description, Reading
 from captioning.palette.dominant import Patch, dominant_colours
 from captioning.palette.patterns import Pattern, find_pattern
 from captioning.palette.regions import Figure
-from captioning.palette.skin import Skin, find_skin
+from captioning.palette.skin import Skin, find_skin, passes_for_skin
 
 # Below this mean difference from the border there is no telling a person from the background.
 LEAST_CONTRAST = 4.0
@@ -20,12 +21,14 @@ _SAME_CLOTH = 15.0
 _ZONE_CAP = 0.6
 # Shares and widths (in body heights) that decide; see each use.
 _BARE = 0.12
+_LEAST_BAG = 0.006
 _BARE_ARM = 0.4
 _ARM_WIDTH = 0.018
 _FLARE = 1.1
 _LONG_SKIRT = 0.95
 # Width of the neck beyond which hair hangs beside it, and the area of hair on the shoulders.
-_UNDECIDED = 0.3
+_UNDECIDED = 1.1
+_LEAST_EVIDENCE = 0.65
 _NECK = 0.133
 _LONG_HAIR = 0.0018
 
@@ -91,7 +94,7 @@ def read_upper(figure: Figure, skin: Skin, half: float) -> tuple[Cloth | None, C
     The middle and the two sides are read apart. A jacket, coat or shirt under a backpack shows on both sides; a bag
     or a strap on one side only; so what two of the three agree on is the garment.
     """
-    cloth = 1 - skin.mask
+    cloth = _not_skin(skin, figure.band(0.24, 0.43, 0.45 * half))
     side = figure.band(0.22, 0.47, 1.2 * half, 0.6 * half) * cloth
     zones = {
         "middle": figure.band(0.24, 0.43, 0.45 * half) * cloth,
@@ -104,24 +107,41 @@ def read_upper(figure: Figure, skin: Skin, half: float) -> tuple[Cloth | None, C
     if pattern is not None:
         lab = dominant_colours(figure.lab, sum(zones.values()))
         return Cloth(pattern.colours, pattern, lab[0].lab, 1.0) if lab else None, None
-    votes: dict[str, list[tuple[float, Patch]]] = {}
-    strongest = {}
-    for name, weights in zones.items():
-        patches = dominant_colours(figure.lab, weights)
-        if patches:
-            strongest[name] = patches[0]
-        for patch in patches:
-            votes.setdefault(patch.name.term, []).append((min(patch.share, _ZONE_CAP), patch))
-    if not votes:
+    patches = {name: dominant_colours(figure.lab, weights) for name, weights in zones.items()}
+    shares = {name: {patch.name.term: patch.share for patch in found} for name, found in patches.items()}
+    terms = {patch.name.term for found in patches.values() for patch in found} - _bag_terms(shares)
+    if not terms:
         return None, None
-    term = max(votes, key=lambda name: sum(share for share, _ in votes[name]))
-    _, best = max(votes[term], key=lambda vote: vote[0])
-    total = sum(share for share, _ in votes[term]) / len(zones)
+    term = max(
+        sorted(terms), key=lambda name: sum(min(of.get(name, 0.0), _ZONE_CAP) for of in shares.values())
+    )
+    total = sum(of.get(term, 0.0) for of in shares.values()) / len(zones)
+    of_term = (patch for found in patches.values() for patch in found if patch.name.term == term)
+    best = max(of_term, key=lambda patch: patch.share)
     inner = None
-    middle = strongest.get("middle")
+    middle = patches["middle"][0] if patches["middle"] else None
     if middle is not None and middle.name.term != term and middle.share > 0.4:
         inner = middle.name
     return Cloth((best.name,), None, best.lab, total), inner
+
+
+def _not_skin(skin: Skin, middle: np.ndarray) -> np.ndarray:
+    """(H, W) 1 off the skin; everywhere, if most of the middle of the trunk passes for skin: it is brown cloth."""
+    if float((middle * skin.mask).sum()) > 0.6 * float(middle.sum()):
+        return np.ones_like(skin.mask)
+    return 1 - skin.mask
+
+
+def _bag_terms(shares: dict[str, dict[str, float]]) -> set[str]:
+    """Colours of bags, hair and scarves: they do not reach the waist, where the garment of the upper zones shows."""
+    waist = shares["waist"]
+    if not waist:
+        return set()
+    below = max(waist, key=waist.__getitem__)
+    around = max(shares[name].get(below, 0.0) for name in ("left", "right", "shoulders"))
+    if waist[below] < 0.4 or around < 0.15:
+        return set()
+    return {term for of in shares.values() for term in of if waist.get(term, 0.0) < 0.2} - {below}
 
 
 def cloth_pattern(
@@ -227,7 +247,7 @@ def read_sleeves(figure: Figure, skin: Skin, upper: Cloth | None) -> Reading:
     """Bare forearms are short sleeves, bare upper arms none; a skin-coloured garment tells nothing."""
     if upper is None:
         return NOTHING
-    if skin.tone is not None and colour_distance(upper.lab, skin.tone) < _SAME_CLOTH:
+    if passes_for_skin(upper.lab, skin.tone):
         return NOTHING
     forearm = _skin_rows(figure, skin, 0.37, 0.47, 0.0)
     upper_arm = _skin_rows(figure, skin, 0.24, 0.32, 0.03)
@@ -279,7 +299,7 @@ def _shadow(figure: Figure) -> np.ndarray:
 
 def read_head(figure: Figure, skin: Skin, upper: Cloth | None) -> tuple[Reading, Reading, Reading]:
     """Hair length, hair colour and hat colour: what covers the crown, and whether it hangs down beside the neck."""
-    weights = figure.band(0.008, 0.05, 0.05)
+    weights = figure.band(0.015, 0.055, 0.045)
     weights = weights * (1 - skin.mask * skin.face) * (weights > 0.3)
     crown = dominant_colours(figure.lab, weights, most=2)
     if not crown:
@@ -304,7 +324,7 @@ def _hair_length(figure: Figure, skin: Skin, upper: Cloth | None, crown: Patch) 
         hanging = figure.band(0.14, 0.25, 0.13) * alike * (1 - skin.mask * skin.face)
         area = float(hanging.sum() * pixel**2)
         evidence += float(np.clip((area - _LONG_HAIR) / _LONG_HAIR, -1.0, 1.5))
-    return Reading("long" if evidence > 0 else "short", float(1 / (1 + np.exp(-1.3 * abs(evidence)))))
+    return Reading("long" if evidence > 0 else "short", _certainty(1.3 * (abs(evidence) - _LEAST_EVIDENCE)))
 
 
 def hair_colour(lab: np.ndarray) -> str:
@@ -328,7 +348,44 @@ def hair_colour(lab: np.ndarray) -> str:
 def read_bag(
     figure: Figure, skin: Skin, half: float, upper: Cloth | None, lower: Cloth | None
 ) -> tuple[Reading, Reading]:
-    """Nothing yet."""
+    """A compact patch on the trunk or beside it that has neither the clothes' colours nor the skin's.
+
+    High up it is a backpack, at the hip a bag; the rest of the trunk's colours are logos, straps and hair.
+    """
+    if upper is None:
+        return NOTHING, NOTHING
+    foreign = (
+        (figure.person > 0.4)
+        & (skin.mask < 0.5)
+        & (colour_distance(figure.lab, upper.lab) > 1.6 * _SAME_CLOTH)
+    )
+    if upper.pattern is not None or upper.share < 0.3:
+        return NOTHING, NOTHING
+    if lower is not None:
+        foreign &= colour_distance(figure.lab, lower.lab) > 1.2 * _SAME_CLOTH
+    foreign &= ((figure.down > 0.21) & (figure.down < 0.62))[:, None] & (np.abs(figure.across) < 0.3)
+    pixel = float(figure.across[0, 1] - figure.across[0, 0])
+    row = float(figure.down[1] - figure.down[0])
+    labels, count = ndimage.label(ndimage.binary_opening(foreign, np.ones((3, 3))))
+    for index in np.argsort(-np.bincount(labels.ravel(), minlength=count + 1)[1:]) + 1:
+        rows, columns = np.nonzero(labels == index)
+        area = len(rows) * pixel * row
+        if area < _LEAST_BAG:
+            break
+        box = (np.ptp(rows) + 1) * (np.ptp(columns) + 1)
+        if len(rows) < 0.55 * box:
+            continue
+        centre = float(figure.down[rows].mean())
+        beside = abs(float(figure.across[rows, columns].mean())) > 0.5 * half
+        if centre < 0.40 and (beside or not skin.face):
+            kind = "backpack"
+        elif centre >= 0.40 and (beside or area < 0.02):
+            kind = "bag"
+        else:
+            continue
+        patches = dominant_colours(figure.lab, (labels == index) * figure.person, most=2)
+        if patches and patches[0].share > 0.5:
+            return Reading(kind, 0.7), Reading(patches[0].name.term, patches[0].share)
     return NOTHING, NOTHING
 
 
@@ -336,13 +393,18 @@ def read_gender(hair: Reading, legs: Legs) -> Reading:
     """By hair length and by skirts and dresses; unknown where neither decides."""
     evidence = 0.0
     if hair.value:
-        evidence += (1 if hair.value == "long" else -1) * (hair.confidence - 0.5) * 4
+        evidence += (1 if hair.value == "long" else -1) * 2 * hair.confidence
     if legs.cloth is None and legs.bare > _BARE:
-        evidence += 0.8
+        evidence += 0.6
     elif "skirt" in legs.kind.value:
-        evidence += 0.8 * legs.kind.confidence
+        evidence += 0.6 * legs.kind.confidence
     elif legs.kind.value == "shorts":
         evidence -= 0.4 * legs.kind.confidence
     if abs(evidence) < _UNDECIDED:
         return NOTHING
-    return Reading("female" if evidence > 0 else "male", float(1 / (1 + np.exp(-1.5 * abs(evidence)))))
+    return Reading("female" if evidence > 0 else "male", _certainty(1.5 * (abs(evidence) - 0.5 * _UNDECIDED)))
+
+
+def _certainty(evidence: float) -> float:
+    """Evidence of either sign to (0, 1); 0.5 at none."""
+    return float(1 / (1 + np.exp(-evidence)))

@@ -19,7 +19,11 @@ HEIGHT, WIDTH = 128, 64
 _BORDER = 4
 # Difference from the border colours (units of CIELAB) at which a pixel is as likely person as background.
 _EVEN_ODDS, _SOFTNESS = 11.0, 3.5
-_LEAST_PIXELS = 5
+# How many columns from the axis the head and the feet may be, and how many of them they fill.
+_HEAD_REACH, _FEET_REACH, _FILLED = 7, 20, 6
+_PERSON_LEVEL, _CHANGE_REACH = 0.5, 9
+# Margin above the head in a detector's box, as a share of the height, and its spread.
+_USUAL_MARGIN, _MARGIN_SPREAD = 0.02, 0.03
 _CENTRE_SPREAD = 0.24
 
 
@@ -56,10 +60,10 @@ def read_figure(image: Image.Image) -> Figure:
     border = np.zeros((HEIGHT, WIDTH), np.float32)
     border[:, :_BORDER] = border[:, -_BORDER:] = 1
     lab = srgb_to_lab(even_illumination(pixels, border))
-    person, contrast = _foreground(lab)
-    top, bottom = _extent(person)
-    down = ((np.arange(HEIGHT) + 0.5 - top) / (bottom - top)).astype(np.float32)
+    odds, person, contrast = _foreground(lab)
     axis = _axis(person)
+    top, bottom = _extent(odds, axis)
+    down = ((np.arange(HEIGHT) + 0.5 - top) / (bottom - top)).astype(np.float32)
     pixel = aspect / WIDTH * HEIGHT / (bottom - top)
     across = ((np.arange(WIDTH)[None] + 0.5 - axis[:, None]) * pixel).astype(np.float32)
     return Figure(lab, person, down, across, contrast)
@@ -80,8 +84,8 @@ def _working_pixels(image: Image.Image) -> np.ndarray:
     return np.asarray(small)
 
 
-def _foreground(lab: np.ndarray) -> tuple[np.ndarray, float]:
-    """Probability of being the person, from the colours at the left and right border near the same height."""
+def _foreground(lab: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+    """Probability of being the person by colour alone, the same with the place in the picture, and the contrast; from the colours at the left and right border near the same height."""
     left, right = lab[:, :_BORDER], lab[:, -_BORDER:]
     nearest = np.full((HEIGHT, WIDTH), np.inf, np.float32)
     for side in (left, right):
@@ -98,19 +102,37 @@ def _foreground(lab: np.ndarray) -> tuple[np.ndarray, float]:
     # The prior keeps a person of the background's colour from vanishing.
     person = prior[None] * (0.12 + 0.88 * odds)
     inside = prior > 0.6
-    return person.astype(np.float32), float(nearest[:, inside].mean())
+    return odds, person.astype(np.float32), float(nearest[:, inside].mean())
 
 
-def _extent(person: np.ndarray) -> tuple[float, float]:
-    """Rows of the top of the head and of the soles; crops are tight, so neither is far from its border."""
-    # The fourth strongest pixel of a row: a few stray pixels are no head.
-    mass = np.sort(person[:, WIDTH // 4 : -WIDTH // 4], axis=1)[:, -_LEAST_PIXELS]
-    strong = mass > 0.6 * np.quantile(mass, 0.8)
-    top = bottom = 0
-    if strong.any():
-        top = int(strong.argmax())
-        bottom = int(strong[::-1].argmax())
-    return float(min(top, 0.16 * HEIGHT)), float(HEIGHT - min(bottom, 0.12 * HEIGHT))
+def _extent(odds: np.ndarray, axis: np.ndarray) -> tuple[float, float]:
+    """Rows of the top of the head and of the soles: where person begins and ends near the axis.
+
+    Both are change points: the rows on one side are person, those on the other are not. Crops are tight, so the
+    usual margins of a detector's box weigh in.
+    """
+    away = np.abs(np.arange(WIDTH)[None] + 0.5 - axis[:, None])
+    head = _strongest_mean(np.where(away < _HEAD_REACH, odds, 0), _FILLED)
+    feet = _strongest_mean(np.where(away < _FEET_REACH, odds, 0), _FILLED)
+    top = _change_point(head, _USUAL_MARGIN)
+    bottom = HEIGHT - _change_point(feet[::-1], _USUAL_MARGIN)
+    return float(top), float(bottom)
+
+
+def _strongest_mean(values: np.ndarray, count: int) -> np.ndarray:
+    """Mean of the `count` largest values of each row: a few stray pixels are no head."""
+    return np.partition(values, -count, axis=1)[:, -count:].mean(axis=1)
+
+
+def _change_point(profile: np.ndarray, usual: float) -> int:
+    """The row at which a profile (HEIGHT,) in [0, 1] goes from low to high, within the first fifth."""
+    signed = profile - _PERSON_LEVEL
+    sums = np.concatenate([[0.0], np.cumsum(signed)])
+    rows = np.arange(int(0.2 * HEIGHT))
+    above = sums[rows] - sums[np.maximum(rows - _CHANGE_REACH, 0)]
+    below = sums[rows + _CHANGE_REACH] - sums[rows]
+    prior = -0.5 * ((rows - usual * HEIGHT) / (_MARGIN_SPREAD * HEIGHT)) ** 2
+    return int((below - above + prior).argmax())
 
 
 def _axis(person: np.ndarray) -> np.ndarray:

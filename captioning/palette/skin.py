@@ -46,6 +46,13 @@ def find_skin(figure: Figure) -> Skin:
     return Skin(None, plausible.astype(np.float32))
 
 
+def passes_for_skin(lab: np.ndarray, tone: np.ndarray | None) -> bool:
+    """Whether a colour (3,) could be skin: like the face, or like any skin where no face is seen."""
+    if tone is not None:
+        return bool(colour_distance(lab, tone) < _SAME_SKIN + 2)
+    return bool(_plausible(lab))
+
+
 def _is_hair(figure: Figure, tone: np.ndarray) -> bool:
     """Brown and blond hair pass for skin, but from behind the whole head is of one colour, the crown included."""
     crown = figure.band(0.005, 0.04, 0.04)
