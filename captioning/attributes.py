@@ -40,12 +40,21 @@ WHOLE_BODY = frozenset({"upper", "lower"})
 
 
 @dataclass
+class Garment:
+    """Something worn, or a part of it ("white stripes"): its noun, all its words in order, where it is worn."""
+
+    head: str
+    words: list[str]
+    groups: frozenset[str]
+
+
+@dataclass
 class _Phrase:
     """A run of content words, and the function words and commas that stand before it."""
 
     words: list[str]
     gap: list[str]
-    head: str | None = None
+    head: str = ""
     kind: str = "modifiers"  # or garment, detail, other (belongings, body parts)
     groups: frozenset[str] = NEITHER
 
@@ -53,10 +62,8 @@ class _Phrase:
 def group(caption: str) -> tuple[Words, Words]:
     """Words of the caption that describe clothing above and below the waist.
 
-    A garment takes the adjectives of its noun phrase ("a black and white striped shirt"), those behind a verb ("his
-    shirt is red") and the details that follow it ("with white stripes"). Hats, scarves and glasses are upper; skirts,
-    shoes and socks are lower; a dress, suit or uniform is both. Bags, other belongings, hair and body parts are
-    neither, and keep their adjectives from the clothing.
+    Hats, scarves and glasses are upper; skirts, shoes and socks are lower; a dress, suit or uniform is both. Bags,
+    other belongings, hair and body parts are neither, and keep their adjectives from the clothing.
 
     Args:
         caption: any text.
@@ -66,27 +73,39 @@ def group(caption: str) -> tuple[Words, Words]:
         be empty.
     """
     found: dict[str, dict[str, None]] = {"upper": {}, "lower": {}}
+    for garment in garments(caption):
+        for name in garment.groups:
+            found[name].update(dict.fromkeys(garment.words))
+    return tuple(found["upper"]), tuple(found["lower"])
 
-    def add(groups: frozenset[str], words: list[str]) -> None:
-        for name in groups:
-            found[name].update(dict.fromkeys(words))
 
+def garments(caption: str) -> list[Garment]:
+    """The garments of a caption in order, each with its own words.
+
+    A garment takes the adjectives of its noun phrase ("a black and white striped shirt") and those behind a verb
+    ("his shirt is red"). Details ("with white stripes") follow as entries of their own.
+    """
+    found: list[Garment] = []
+    last: list[Garment] = []  # the garment that a detail or a verb refers to
+    coordinated: list[Garment] = []  # all that "and" joins to it: "his shirt and pants are black"
     phrases = _phrases(_tokens(caption))
-    last = coordinated = NEITHER
     for position, phrase in enumerate(phrases):
         if END in phrase.gap:
-            last = coordinated = NEITHER
+            last, coordinated = [], []
         if phrase.kind == "modifiers":
-            add(_groups_of_modifiers(phrases, position, last, coordinated), phrase.words)
-            coordinated = NEITHER
-        elif phrase.kind == "detail":
-            add(_groups_of_detail(phrase.head, last), phrase.words)
-        else:
-            add(phrase.groups, phrase.words)
-            joined = bool(JOINS & set(phrase.gap)) and set(phrase.gap) <= JOINS | DETERMINERS
-            coordinated = phrase.groups | (coordinated if joined else NEITHER)
-            last = phrase.groups
-    return tuple(found["upper"]), tuple(found["lower"])
+            for garment in _described_by(phrases, position, last, coordinated):
+                garment.words += phrase.words
+            coordinated = []
+            continue
+        if phrase.kind == "detail":
+            of_last = last[0].groups if last else NEITHER
+            found.append(Garment(phrase.head, phrase.words, _groups_of_detail(phrase.head, of_last)))
+            continue
+        joined = bool(JOINS & set(phrase.gap)) and set(phrase.gap) <= JOINS | DETERMINERS
+        last = [Garment(phrase.head, phrase.words, phrase.groups)] if phrase.groups else []
+        coordinated = last + (coordinated if joined else [])
+        found += last
+    return [garment for garment in found if garment.groups]
 
 
 def _tokens(caption: str) -> list[str]:
@@ -166,27 +185,25 @@ def _classify(phrase: _Phrase) -> _Phrase:
     return phrase
 
 
-def _groups_of_modifiers(
-    phrases: list[_Phrase], position: int, last: frozenset[str], coordinated: frozenset[str]
-) -> frozenset[str]:
-    """Whose are adjectives without a noun: the garment's before ("is red") or after ("black and white shirt").
+def _described_by(
+    phrases: list[_Phrase], position: int, last: list[Garment], coordinated: list[Garment]
+) -> list[Garment]:
+    """Which garments before an adjective without a noun it describes ("is red").
 
-    `last` holds the groups of the garment before, `coordinated` those of all garments that "and" joins to it: "his
-    shirt and pants are black" means both.
+    If it describes the one that follows ("black and white shirt"), it is moved into the next phrase instead.
     """
-    gap = phrases[position].gap
-    if gap and gap[-1] in COPULAS and last:
-        return coordinated if len(gap) == 1 else last
+    phrase = phrases[position]
+    if phrase.gap and phrase.gap[-1] in COPULAS and last:
+        return coordinated if len(phrase.gap) == 1 else last
     for following in phrases[position + 1 :]:
         if not set(following.gap) <= JOINS or not _begins_with_modifier(following):
             break
-        if following.kind == "detail":
-            return _groups_of_detail(following.head, last)
         if following.kind != "modifiers":
-            return following.groups
+            phrases[position + 1].words = phrase.words + phrases[position + 1].words
+            return []
     before = phrases[position - 1] if position else None
     enumerates = before is not None and before.kind == "modifiers" and bool(COPULAS & set(before.gap))
-    return last if enumerates and set(gap) <= JOINS else NEITHER
+    return last if enumerates and set(phrase.gap) <= JOINS else []
 
 
 def _begins_with_modifier(phrase: _Phrase) -> bool:
@@ -197,7 +214,7 @@ def _begins_with_modifier(phrase: _Phrase) -> bool:
     )
 
 
-def _groups_of_detail(head: str | None, last: frozenset[str]) -> frozenset[str]:
+def _groups_of_detail(head: str, last: frozenset[str]) -> frozenset[str]:
     if head in UPPER_DETAILS:
         return UPPER_ONLY
     if head in LOWER_DETAILS:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from captioning.attributes import group
+from captioning.attributes import garments, group
 from captioning.gender import gender_of
 from captioning.lexicon import BELONGINGS, COLOURS, DESCRIBERS, FOOTWEAR
 from captioning.prompts import Kind
@@ -32,28 +32,17 @@ def rewrite(caption: str, kind: Kind) -> str:
 def _fixed(caption: str) -> str:
     """The fixed-style template filled with the words of a query; what the query leaves out stays out."""
     person = _PERSON[gender_of(caption)]
-    upper, lower = group(caption)
-    lower = tuple(word for word in lower if word not in upper or word in COLOURS)
-    shoes = _footwear(lower)
-    legs = tuple(word for word in lower if word not in shoes)
-    worn = [" ".join(words) for words in (upper, legs, shoes) if words]
-    parts = [f"The {person} is wearing {', '.join(worn)}."] if worn else []
+    parts: dict[str, list[str]] = {"upper": [], "lower": [], "shoes": []}
+    for garment in garments(caption):
+        place = "shoes" if garment.head in FOOTWEAR else "upper" if "upper" in garment.groups else "lower"
+        parts[place] += [word for word in garment.words if word not in parts[place]]
+    worn = [" ".join(words) for words in parts.values() if words]
+    sentences = [f"The {person} is wearing {', '.join(worn)}."] if worn else []
     if hair := _described(caption, frozenset({"hair"})):
-        parts.append(f"The {person} has {hair}.")
+        sentences.append(f"The {person} has {hair}.")
     if thing := _described(caption, BELONGINGS):
-        parts.append(f"The {person} carries {thing}.")
-    return " ".join(parts)
-
-
-def _footwear(words: tuple[str, ...]) -> tuple[str, ...]:
-    """The shoes among the lower words, with the adjectives right before them."""
-    for position, word in enumerate(words):
-        if word in FOOTWEAR:
-            start = position
-            while start > 0 and words[start - 1] in COLOURS | DESCRIBERS:
-                start -= 1
-            return words[start : position + 1]
-    return ()
+        sentences.append(f"The {person} carries {thing}.")
+    return " ".join(sentences)
 
 
 def _described(caption: str, nouns: frozenset[str]) -> str:

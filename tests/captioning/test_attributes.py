@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from captioning.attributes import group, parse_reply
+from captioning.attributes import garments, group, parse_reply
 from captioning.lexicon import BELONGINGS, BODY, BOTH, COLOURS, LOWER, UPPER
 
 
@@ -184,3 +184,17 @@ def test_any_reply_is_read_or_refused(text: str) -> None:
 def test_a_reply_round_trips(words: list[str], swap: bool) -> None:
     parts = [f"Upper: {' '.join(words)}", "Lower: socks"]
     assert parse_reply("\n".join(reversed(parts) if swap else parts)) == (tuple(words), ("socks",))
+
+
+def test_garments_keep_their_own_words() -> None:
+    found = garments(
+        "A long, black coat, black pants and black shoes with white soles; her hat and scarf are red."
+    )
+    assert [(garment.head, " ".join(garment.words)) for garment in found] == [
+        ("coat", "long black coat"),
+        ("pants", "black pants"),
+        ("shoes", "black shoes"),
+        ("soles", "white soles"),
+        ("hat", "hat red"),
+        ("scarf", "scarf red"),
+    ]
