@@ -112,7 +112,7 @@ def profile_neighbours(
     floor = 1.0 - math.sqrt((eps * eps + TOLERANCE) / 2.0) / (1.0 - lam) - TOLERANCE
     if floor <= 0.0:
         return _blocked_pairs(similarity, source, lam, eps, "profile")
-    norms, sums = _norms(similarity), _sums(similarity)
+    norms, sums = _norms_and_sums(similarity)
     matrix = kernels.triple(similarity)
     return _join(
         over_rows(
@@ -146,7 +146,7 @@ def _blocked_pairs(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Either metric when eps is so large that pairs outside K can be within it: whole rows, in blocks."""
     count = similarity.shape[0]
-    norms, sums, transposed = _norms(similarity), _sums(similarity), similarity.T.tocsc()
+    (norms, sums), transposed = _norms_and_sums(similarity), similarity.T
 
     def rows(start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
         block = similarity[start:stop]
@@ -170,14 +170,14 @@ def _blocked_pairs(
     return _join(over_rows(rows, count, _CHUNK))
 
 
-def _norms(similarity: sparse.csr_matrix) -> np.ndarray:
-    """||K_i||^2 of every row; none is empty, the diagonal is 1."""
-    return np.add.reduceat(similarity.data * similarity.data, similarity.indptr[:-1])
-
-
-def _sums(similarity: sparse.csr_matrix) -> np.ndarray:
-    """sum_j K_ij of every row."""
-    return np.add.reduceat(similarity.data, similarity.indptr[:-1])
+def _norms_and_sums(similarity: sparse.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
+    """||K_i||^2 and sum_j K_ij of every row."""
+    indptr, _, data = kernels.triple(similarity)
+    norms, sums = np.empty(similarity.shape[0]), np.empty(similarity.shape[0])
+    over_rows(
+        lambda start, stop: kernels.row_norms(indptr, data, start, stop, norms, sums), len(norms), _CHUNK
+    )
+    return norms, sums
 
 
 def _join(parts: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:

@@ -110,12 +110,15 @@ def profile_pairs(indptr, indices, data, norms, sums, source, lam, floor, limit,
     columns = np.empty(indptr[stop] - indptr[start], dtype=np.int32)
     filled = 0
     for i in range(start, stop):
-        for p in range(indptr[i], indptr[i + 1]):
-            row[indices[p]] = data[p]
+        scattered = False
         for p in range(indptr[i], indptr[i + 1]):
             j = indices[p]
             if j <= i or data[p] < floor:
                 continue
+            if not scattered:
+                for q in range(indptr[i], indptr[i + 1]):
+                    row[indices[q]] = data[q]
+                scattered = True
             product = 0.0
             for q in range(indptr[j], indptr[j + 1]):
                 product += data[q] * row[indices[q]]
@@ -126,9 +129,21 @@ def profile_pairs(indptr, indices, data, norms, sums, source, lam, floor, limit,
                 rows[filled] = i
                 columns[filled] = j
                 filled += 1
-        for p in range(indptr[i], indptr[i + 1]):
-            row[indices[p]] = 0.0
+        if scattered:
+            for p in range(indptr[i], indptr[i + 1]):
+                row[indices[p]] = 0.0
     return rows[:filled].copy(), columns[:filled].copy()
+
+
+@numba.njit("void(i8[::1], f8[::1], i8, i8, f8[::1], f8[::1])", **_OPTIONS)
+def row_norms(indptr, data, start, stop, norms, sums):
+    """norms[i] = ||K_i||^2 and sums[i] = sum_j K_ij for i in start..stop."""
+    for i in range(start, stop):
+        norm, total = 0.0, 0.0
+        for p in range(indptr[i], indptr[i + 1]):
+            norm += data[p] * data[p]
+            total += data[p]
+        norms[i], sums[i] = norm, total
 
 
 @numba.njit(

@@ -6,6 +6,7 @@ Zhong et al., Re-ranking Person Re-identification with k-reciprocal Encoding, CV
 from __future__ import annotations
 
 import numpy as np
+import psutil
 import torch
 from scipy import sparse
 
@@ -120,11 +121,10 @@ def _overlap_similarity(weights: sparse.csr_matrix) -> sparse.csr_matrix:
 
 
 def _allocate(size: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Columns and values of K, or a sentence where the memory for them can't be had."""
-    try:
-        return np.empty(size, dtype=np.int32), np.empty(size, dtype=np.float64)
-    except MemoryError:
+    """Columns and values of K; a sentence where memory can't hold them, before the system kills the run."""
+    if 12 * size > psutil.virtual_memory().available:
         raise ClusteringError(
-            f"The similarity of {count:,} samples has {size:,} entries, {size / count / count:.0%} of all pairs, and needs "
-            f"{size * 12 / 2**30:.0f} GiB: nearly all features are alike. The model that made them has collapsed."
-        ) from None
+            f"The similarity of {count:,} samples would need {12 * size / 2**30:.1f} GiB, more than is free, because it is "
+            f"not zero for {size / count**2:.0%} of the pairs: nearly all features are alike. Has the model collapsed?"
+        )
+    return np.empty(size, dtype=np.int32), np.empty(size, dtype=np.float64)
