@@ -97,7 +97,7 @@ class Packed(Dense):
 
     def pad(self, tokens: Tensor) -> Tensor:
         padded = tokens.new_zeros(self._shape.numel(), tokens.shape[-1])
-        return padded.index_copy(0, self._rows, tokens).unflatten(0, self._shape)
+        return padded.index_copy_(0, self._rows, tokens).unflatten(0, self._shape)
 
     def first(self, tokens: Tensor) -> Tensor:
         return tokens.index_select(0, (self.positions() == 0).nonzero()[:, 0])[:, None]

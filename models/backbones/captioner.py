@@ -226,9 +226,9 @@ def sample_nucleus(probabilities: Tensor, draws: Tensor, top_p: float) -> Tensor
     # Entries below (1 - top_p) / V sum to less than 1 - top_p, so they are outside: sorting can stop there.
     floor = (1 - top_p) / probabilities.shape[1]
     count = max(1, int((probabilities >= floor).sum(1).max()))
-    likeliest = probabilities.topk(count, dim=1).values
+    likeliest = probabilities.topk(count, dim=1).values.double()
     inside = likeliest.cumsum(1) - likeliest < top_p
-    threshold = likeliest.masked_fill(~inside, float("inf")).amin(1, keepdim=True)
+    threshold = likeliest.masked_fill(~inside, float("inf")).amin(1, keepdim=True).to(probabilities.dtype)
     nucleus = torch.where(probabilities >= threshold, probabilities, 0).double().cumsum(1)
     return torch.searchsorted(nucleus, draws[:, None] * nucleus[:, -1:], right=True)[:, 0]
 

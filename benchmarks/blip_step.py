@@ -1,0 +1,144 @@
+"""Forward and backward of BLIP base, ours against transformers', the same shapes in one run.
+
+One step: images through the image encoder, texts through the text encoder alone and grounded in the images' tokens,
+a scalar of all three, its gradients. Training mode with the text stack's dropout of 0.1, fp32. Repetitions alternate
+so that whatever else the machine does falls on both.
+
+    OMP_NUM_THREADS=2 python benchmarks/blip_step.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import gc
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from models.backbones.sizes import SIZES
+from models.backbones.text import TextShape, TextStack
+from models.backbones.vision import BlipVision
+
+RESULTS = Path(__file__).parent / "results"
+VOCABULARY = 30524
+
+
+class Ours(nn.Module):
+    """The two encoders of `BlipRetrieval`, without its tokenizer."""
+
+    def __init__(self, image_size: int) -> None:
+        super().__init__()
+        base = SIZES["base"]
+        shape = TextShape(
+            VOCABULARY, base.text_width, base.text_layers, base.text_heads, base.text_ffn, base.vision_width
+        )
+        self.vision = BlipVision(base, (image_size, image_size))
+        self.text = TextStack(shape)
+
+    def forward(self, images: Tensor, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        tokens = self.vision(images)
+        return tokens[:, 0], self.text(ids, mask)[:, 0], self.text(ids, mask, tokens)[:, 0]
+
+
+class Theirs(nn.Module):
+    """transformers' BlipVisionModel and BlipTextModel with the released model's twelve heads."""
+
+    def __init__(self, image_size: int) -> None:
+        super().__init__()
+        from transformers import BlipTextConfig, BlipVisionConfig
+        from transformers.models.blip.modeling_blip import BlipVisionModel
+        from transformers.models.blip.modeling_blip_text import BlipTextModel
+
+        text = BlipTextConfig(
+            num_attention_heads=12, hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.1
+        )
+        self.vision = BlipVisionModel(BlipVisionConfig(image_size=image_size))
+        self.text = BlipTextModel(text, add_pooling_layer=False)
+
+    def forward(self, images: Tensor, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        tokens = self.vision(images).last_hidden_state
+        alone = self.text(input_ids=ids, attention_mask=mask).last_hidden_state
+        grounded = self.text(
+            input_ids=ids, attention_mask=mask, encoder_hidden_states=tokens
+        ).last_hidden_state
+        return tokens[:, 0], alone[:, 0], grounded[:, 0]
+
+
+def seconds_of_step(model: nn.Module, inputs: tuple[Tensor, ...]) -> float:
+    """Wall time of one forward and backward pass."""
+    model.zero_grad(set_to_none=True)
+    gc.collect()
+    started = time.perf_counter()
+    sum(part.square().mean() for part in model(*inputs)).backward()
+    return time.perf_counter() - started
+
+
+def compare(
+    build: dict[str, Callable[[], nn.Module]], inputs: tuple[Tensor, ...], repetitions: int
+) -> dict[str, list[float]]:
+    """Seconds of every repetition by model; the models take turns, one warm-up each."""
+    models = {name: make().train() for name, make in build.items()}
+    for model in models.values():
+        seconds_of_step(model, inputs)
+    times: dict[str, list[float]] = {name: [] for name in models}
+    for repetition in range(repetitions):
+        order = list(models) if repetition % 2 else list(models)[::-1]
+        for name in order:
+            times[name].append(seconds_of_step(models[name], inputs))
+    return times
+
+
+def main() -> None:
+    """Runs the comparison, prints the medians and their ratio, writes them as CSV."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--image-size", type=int, default=224)
+    parser.add_argument("--text-length", type=int, default=73)
+    parser.add_argument("--repetitions", type=int, default=5)
+    options = parser.parse_args()
+    torch.manual_seed(0)
+    images = torch.randn(options.batch, 3, options.image_size, options.image_size)
+    # Captions of a person have 20 to 60 tokens: some padding, the same for both.
+    lengths = torch.linspace(options.text_length // 3, options.text_length, options.batch).long()
+    mask = torch.arange(options.text_length) < lengths[:, None]
+    ids = torch.randint(1000, VOCABULARY, mask.shape) * mask
+    build = {"ours": lambda: Ours(options.image_size), "transformers": lambda: Theirs(options.image_size)}
+    times = compare(build, (images, ids, mask), options.repetitions)
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    ratios = [theirs / ours for ours, theirs in zip(times["ours"], times["transformers"], strict=True)]
+    ratio = statistics.median(ratios)
+    print(
+        f"ours {medians['ours']:.2f} s, transformers {medians['transformers']:.2f} s, median ratio {ratio:.2f}"
+    )
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"blip_step-cpu-{torch.__version__.split('+')[0]}.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(
+            [
+                "batch",
+                "image_size",
+                "text_length",
+                "threads",
+                "repetition",
+                "ours_s",
+                "transformers_s",
+                "ratio",
+            ]
+        )
+        shape = [options.batch, options.image_size, options.text_length, torch.get_num_threads()]
+        for number, row in enumerate(zip(times["ours"], times["transformers"], ratios, strict=True)):
+            writer.writerow([*shape, number, *(f"{value:.3f}" for value in row)])
+    print(f"written to {path}")
+
+
+if __name__ == "__main__":
+    main()
