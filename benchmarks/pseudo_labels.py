@@ -87,16 +87,7 @@ def product_seconds(features: np.ndarray) -> float:
 
 
 def in_own_process(which: str, count: int, kind: str, labels_file: str = "") -> dict:
-    command = [
-        sys.executable,
-        "-m",
-        "benchmarks.pseudo_labels",
-        "one",
-        version,
-        str(count),
-        kind,
-        labels_file,
-    ]
+    command = [sys.executable, "-m", "benchmarks.pseudo_labels", "one", which, str(count), kind, labels_file]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return json.loads(done.stdout.splitlines()[-1])
 

@@ -111,6 +111,7 @@ def draw_clusters(clusters: Clusters, features: np.ndarray | torch.Tensor, path:
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.3))
     largest = int(diagnosis.sizes[0]) if diagnosis.sizes.size else 1
     left.hist(diagnosis.sizes, bins=np.linspace(0.5, largest + 0.5, min(largest, 40) + 1), color="#4477aa")
+    left.locator_params(integer=True)
     left.set(xlabel="samples in a cluster", ylabel="clusters", title=f"{clusters.n_clusters:,} clusters")
     points, shares = principal_plane(features)
     shown = np.unique(np.linspace(0, len(points) - 1, min(len(points), _MAP_POINTS)).astype(np.int64))
