@@ -59,7 +59,7 @@ def test_finds_clusters_that_are_there():
     truth = (
         np.arange(720) % 30
     )  # 24 in each: more than k1, and fewer of the pairs than `ratio` lie inside one
-    features = np.eye(30)[truth] + 0.05 * np.random.default_rng(0).standard_normal((720, 30))
+    features = np.eye(60)[truth] + 0.05 * np.random.default_rng(0).standard_normal((720, 60))
     np.testing.assert_array_equal(cluster(features).labels, truth)
 
 
