@@ -44,12 +44,9 @@ def automatic_eps(similarity: sparse.csr_matrix, source: np.ndarray, lam: float,
     base = _BasePairs(source, lam)
     matrix = kernels.triple(similarity)
     low, high = 0.0, 1.0 + lam + TOLERANCE
-    wanted, smaller, their_sum = (
-        None,
-        0,
-        0.0,
-    )  # stored pairs below `low`, less the base pairs that they replace
-    while wanted is None or high - low > 1e-14:
+    wanted = None
+    smaller, their_sum = 0, 0.0  # of the stored pairs below `low`, less the base pairs that they replace
+    while wanted is None or high - low > 1e-12:
         edges = np.linspace(low, high, _BINS + 1)
         numbers, totals = _stored_histogram(matrix, source, lam, edges)
         numbers, totals = smaller + numbers, their_sum + totals
@@ -130,15 +127,18 @@ def jaccard_neighbours(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Pairs (i, j), i < j, with d_ij <= eps."""
     if (1.0 - lam) + lam * np.partition(source, 1)[:2].sum() <= eps + TOLERANCE:
-        return _blocked_pairs(
-            similarity, source, lam, eps, "jaccard"
-        )  # pairs that K doesn't hold are within eps too
-    rows = np.repeat(np.arange(similarity.shape[0], dtype=np.int32), np.diff(similarity.indptr))
-    upper = similarity.indices > rows
-    rows, columns = rows[upper], similarity.indices[upper]
-    distances = (1.0 - lam) * (1.0 - similarity.data[upper]) + lam * (source[rows] + source[columns])
-    within = distances <= eps + TOLERANCE
-    return rows[within], columns[within]
+        # pairs that K doesn't hold are within eps, too
+        return _blocked_pairs(similarity, source, lam, eps, "jaccard")
+
+    def rows(start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        block = similarity[start:stop].tocoo()
+        upper = block.col > block.row + start
+        i, j = block.row[upper] + np.int32(start), block.col[upper]
+        distances = (1.0 - lam) * (1.0 - block.data[upper]) + lam * (source[i] + source[j])
+        within = distances <= eps + TOLERANCE
+        return i[within], j[within]
+
+    return _join(over_rows(rows, similarity.shape[0], _CHUNK))
 
 
 def _blocked_pairs(
@@ -155,12 +155,10 @@ def _blocked_pairs(
             limit = eps + TOLERANCE
         else:
             gap = source[start:stop, None] - source
-            values = (1.0 - lam) ** 2 * (
-                norms[start:stop, None] + norms - 2.0 * (block @ transposed).toarray()
-            )
+            products = (block @ transposed).toarray()
+            values = (1.0 - lam) ** 2 * (norms[start:stop, None] + norms - 2.0 * products)
             values += (
-                2.0 * lam * (1.0 - lam) * gap * (sums - sums[start:stop, None])
-                + lam * lam * count * gap * gap
+                2.0 * lam * (1.0 - lam) * gap * (sums - sums[start:stop, None]) + (lam * gap) ** 2 * count
             )
             limit = eps * eps + TOLERANCE
         i, j = np.nonzero(values <= limit)

@@ -56,9 +56,7 @@ def test_options_equal_the_dense_version(make_features, options):
 
 
 def test_finds_clusters_that_are_there():
-    truth = (
-        np.arange(720) % 30
-    )  # 24 in each: more than k1, and fewer of the pairs than `ratio` lie inside one
+    truth = np.arange(720) % 60  # fewer of the pairs than `ratio` lie inside a cluster
     features = np.eye(60)[truth] + 0.05 * np.random.default_rng(0).standard_normal((720, 60))
     np.testing.assert_array_equal(cluster(features).labels, truth)
 
