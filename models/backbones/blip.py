@@ -21,7 +21,7 @@ class BlipRetrieval(nn.Module):
     Args:
         size: "tiny", "base" or "large" (or a `Size`).
         image_size: (height, width) in pixels; None is the size's own.
-        tokenizer: its vocabulary sets the width of the word embedding.
+        tokenizer: required; its vocabulary sets the width of the word embedding.
         vit_grad_ckpt: recompute the activations of the first `vit_ckpt_layer` image blocks in the backward pass.
         vit_ckpt_layer: see there.
         dropout: of the text stack, in training.
@@ -33,16 +33,14 @@ class BlipRetrieval(nn.Module):
         self,
         size: str | Size = "base",
         image_size: tuple[int, int] | None = None,
-        *,
-        tokenizer: BlipTokenizer,
+        tokenizer: BlipTokenizer | None = None,
         vit_grad_ckpt: bool = False,
         vit_ckpt_layer: int = 0,
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
-        size = size_named(size)
-        self.size = size
-        self.tokenizer = tokenizer
+        self.size = size = size_named(size)
+        self.tokenizer = tokenizer = required(tokenizer)
         image_size = tuple(image_size or size.image_size)
         self.visual_encoder = BlipVision(size, image_size, vit_ckpt_layer if vit_grad_ckpt else 0)
         self.text_encoder = TextStack(text_shape(size, tokenizer, dropout))
@@ -90,6 +88,8 @@ class BlipRetrieval(nn.Module):
         pairs = len(image_tokens) if image_index is None else len(image_index)
         if len(texts) != pairs:
             raise ValueError(f"{len(texts)} texts but {pairs} images to match them with: they must pair up")
+        if image_index is not None:
+            image_index = image_index.to(image_tokens.device, non_blocking=True)
         ids = texts.ids.clone()
         ids[:, 0] = self.tokenizer.enc_id
         return self.text_encoder(ids, _mask(texts), image_tokens, image_index, first_only=first_only)
@@ -97,6 +97,15 @@ class BlipRetrieval(nn.Module):
     def _tokenised(self, texts: Texts) -> TextBatch:
         batch = texts if isinstance(texts, TextBatch) else self.tokenizer(list(texts))
         return batch.to(self.device, non_blocking=True)
+
+
+def required(tokenizer: BlipTokenizer | None) -> BlipTokenizer:
+    """The tokenizer; ValueError without one (it stands after arguments that have defaults, so it needs one too)."""
+    if tokenizer is None:
+        raise ValueError(
+            "a BLIP model needs a tokenizer: its vocabulary sets the width of the word embedding"
+        )
+    return tokenizer
 
 
 def text_shape(size: Size, tokenizer: BlipTokenizer, dropout: float) -> TextShape:

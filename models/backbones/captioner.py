@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.backbones.blip import text_shape
+from models.backbones.blip import required, text_shape
 from models.backbones.sizes import Size, size_named
 from models.backbones.text import DecoderCache, TextDecoder
 from models.backbones.tokenizer import CAPTION_LENGTH, BlipTokenizer, TextBatch
@@ -28,16 +28,14 @@ class BlipCaptioner(nn.Module):
         self,
         size: str | Size = "base",
         image_size: tuple[int, int] | None = None,
-        *,
-        tokenizer: BlipTokenizer,
+        tokenizer: BlipTokenizer | None = None,
         vit_grad_ckpt: bool = False,
         vit_ckpt_layer: int = 0,
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
-        size = size_named(size)
-        self.size = size
-        self.tokenizer = tokenizer
+        self.size = size = size_named(size)
+        self.tokenizer = tokenizer = required(tokenizer)
         image_size = tuple(image_size or size.image_size)
         self.visual_encoder = BlipVision(size, image_size, vit_ckpt_layer if vit_grad_ckpt else 0)
         self.text_decoder = TextDecoder(text_shape(size, tokenizer, dropout))
@@ -59,12 +57,6 @@ class BlipCaptioner(nn.Module):
     def prompt_lengths(self, prompts: Sequence[str]) -> Tensor:
         """(B,) how many leading tokens of a text that begins with the prompt are the prompt's, [DEC] included."""
         return torch.tensor([len(self.tokenizer.prompt_ids(prompt)) for prompt in prompts], dtype=torch.int64)
-
-    def forward(
-        self, images: Tensor, texts: TextBatch, prompt_lengths: Tensor, label_smoothing: float = 0.1
-    ) -> Tensor:
-        """`loss` from pixels: what a distributed wrapper calls."""
-        return self.loss(self.encode_images(images), texts, prompt_lengths, label_smoothing)
 
     def logits(self, image_tokens: Tensor, ids: Tensor) -> Tensor:
         """Next-word logits (B, L, vocab_size) after each of ids (B, L), padded on the right, [DEC] first."""

@@ -19,6 +19,7 @@ from torch import Tensor
 PAD, UNKNOWN, CLS, SEP, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
 DECODE, ENCODE = "[DEC]", "[ENC]"
 PAD_ID = 0
+HUB_NAME = "bert-base-uncased"
 RETRIEVAL_LENGTH = 73
 CAPTION_LENGTH = 77
 
@@ -136,10 +137,13 @@ class BlipTokenizer:
     def load(cls, directory_or_vocab: str | Path) -> BlipTokenizer:
         """From a `vocab.txt`, or the directory that holds one.
 
+        A directory `.../bert-base-uncased` that is not there is looked up on the Hugging Face hub (or in its cache).
         Raises ValueError where there is none or it is no BERT vocabulary.
         """
         path = Path(directory_or_vocab)
         path = path / "vocab.txt" if path.is_dir() else path
+        if path.name == HUB_NAME and not path.exists():
+            path = _from_hub() or path / "vocab.txt"
         if not path.is_file():
             raise ValueError(
                 f"no vocabulary at {path}: put bert-base-uncased's vocab.txt there (see checkpoint/README.md), "
@@ -219,6 +223,16 @@ class BlipTokenizer:
 
     def _encode(self, captions: Sequence[str]) -> list[Encoding]:
         return self._tokenizer.encode_batch([clean_caption(caption) for caption in captions])
+
+
+def _from_hub() -> Path | None:
+    """bert-base-uncased's vocabulary from the hub or its cache; None where neither can be had, for whatever reason."""
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(f"google-bert/{HUB_NAME}", "vocab.txt"))
+    except Exception:
+        return None
 
 
 def _bare(word: str) -> str:

@@ -171,6 +171,8 @@ def test_bad_input_is_refused(model, images, captions, tokenizer):
         BlipRetrieval("tiny", (100, 50), tokenizer=tokenizer)
     with pytest.raises(ValueError, match="set image_size"):
         model.encode_images(torch.zeros(1, 3, 48, 96))
+    with pytest.raises(ValueError, match="needs a tokenizer"):
+        BlipRetrieval("tiny")
     tokens, _ = model.encode_images(images)
     with pytest.raises(ValueError, match="pair up"):
         model.match(captions[:2], tokens)
