@@ -96,7 +96,9 @@ def said_in(caption: str) -> dict[str, set[str]]:
         "hair length": {word for word in hair_words if word in ("short", "long")},
         "hair colour": {_SYNONYMS.get(word, word) for word in hair_words} & set(_TERMS),
         "hat colour": _colours([garment for garment in worn if garment.head in ("hat", "cap")]),
-        "bag": {kind for kind, names in _BAGS.items() if set(names.split()) & set(words)},
+        "bag": (bags := {kind for kind, names in _BAGS.items() if set(names.split()) & set(words)}),
+        "no bag": set() if bags else {"none"},
+        "no hat": set() if any(garment.head in ("hat", "cap") for garment in worn) else {"none"},
     }
 
 
@@ -147,6 +149,8 @@ def truth_of(person: Mapping, visible: Mapping[str, float]) -> dict[str, set[str
         "hair colour": None if bald else {person["hair"]["term"]},
         "hat colour": {hat["colour"]["term"]} if hat else None,
         "bag": {bag} if bag else None,
+        "no bag": None if person["bag"] else {"none"},
+        "no hat": None if person["hat"] else {"none"},
     }
     return {name: answer for name, answer in answers.items() if answer is not None}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from captioning.palette.colours import ColourName
@@ -24,6 +25,11 @@ class Reading:
 
 
 NOTHING = Reading()
+
+
+def certainty(evidence: float) -> float:
+    """Evidence of either sign to (0, 1): 0.5 at none (logistic function)."""
+    return 1 / (1 + math.exp(-evidence))
 
 
 @dataclass(frozen=True)
