@@ -1,8 +1,9 @@
 """One of several processes that share a batch: writes its losses and the averaged gradients of every method.
 
-    python share_of_batch.py RANK SIZE DIRECTORY
+    python share_of_batch.py RANK SIZES DIRECTORY
 
-The vocabulary is read from DIRECTORY, where the processes also find each other.
+SIZES such as "3,2": the first three processes share the batch, then the first two. The vocabulary is read from DIRECTORY,
+where the processes also find each other.
 """
 
 from __future__ import annotations
@@ -44,22 +45,28 @@ def step(task: nn.Module, model: Method, batch: Batch) -> dict[str, dict[str, Te
     return {"losses": {name: loss.detach() for name, loss in losses.items()}, "gradients": gradients}
 
 
-def main(rank: int, size: int, directory: Path) -> None:
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", f"file://{directory}/meeting", rank=rank, world_size=size)
+def share(rank: int, size: int, directory: Path) -> dict[str, dict[str, dict[str, Tensor]]]:
+    """Losses and gradients of this process among `size`, by method and labels."""
+    meeting = f"file://{directory}/meeting{size}"
+    torch.distributed.init_process_group("gloo", meeting, rank=rank, world_size=size)
     words = BlipTokenizer.load(directory)
-    share = 6 // size
+    rows = slice(rank * 6 // size, (rank + 1) * 6 // size)
     results = {}
     for method in example.all_methods():
         model = example.model(method, words).double()
         model.world = DistributedWorld()
         task = nn.parallel.DistributedDataParallel(Task(model), broadcast_buffers=False)
         for name, labels in LABELS.items():
-            batch = example.batch(model, labels, slice(rank * share, (rank + 1) * share), torch.float64)
-            results[f"{method} {name}"] = step(task, model, batch)
-    torch.save(results, directory / f"rank{rank}.pt")
+            results[f"{method} {name}"] = step(task, model, example.batch(model, labels, rows, torch.float64))
     torch.distributed.destroy_process_group()
+    return results
+
+
+def main(rank: int, sizes: list[int], directory: Path) -> None:
+    torch.set_num_threads(1)
+    results = {size: share(rank, size, directory) for size in sizes if rank < size}
+    torch.save(results, directory / f"rank{rank}.pt")
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
+    main(int(sys.argv[1]), [int(size) for size in sys.argv[2].split(",")], Path(sys.argv[3]))

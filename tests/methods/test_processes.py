@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,39 +18,45 @@ HERE = Path(__file__).parent
 CLOSE = {"rtol": 1e-6, "atol": 1e-6}
 
 
-def run_processes(size: int, directory: Path) -> list[dict]:
-    """Results of every process."""
+SIZES = (3, 2)  # beyond two, a process projects only the images it looks at
+
+
+@pytest.fixture(scope="module")
+def shares(tmp_path_factory):
+    """For every number of processes the results of each of them."""
+    directory = tmp_path_factory.mktemp("processes")
+    example.tokenizer(directory)
     command = [sys.executable, str(HERE / "share_of_batch.py")]
+    sizes = ",".join(map(str, SIZES))
     environment = {**os.environ, "PYTHONPATH": f"{HERE}{os.pathsep}{HERE.parents[1]}"}
     processes = [
         subprocess.Popen(
-            [*command, str(rank), str(size), str(directory)], env=environment, stderr=subprocess.PIPE
+            [*command, str(rank), sizes, str(directory)], env=environment, stderr=subprocess.PIPE
         )
-        for rank in range(size)
+        for rank in range(max(SIZES))
     ]
     try:
-        errors = [process.communicate(timeout=120)[1].decode() for process in processes]
+        errors = [process.communicate(timeout=240)[1].decode() for process in processes]
     finally:
         for process in processes:
             process.kill()
     assert all(process.returncode == 0 for process in processes), errors
-    return [torch.load(directory / f"rank{rank}.pt") for rank in range(size)]
+    results = [torch.load(directory / f"rank{rank}.pt") for rank in range(max(SIZES))]
+    return {size: [of_rank[size] for of_rank in results[:size]] for size in SIZES}
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("size", [2, 3])  # beyond two, a process projects only the images it looks at
-def test_same_losses_and_gradients(size, words, tmp_path, tmp_path_factory):
-    shutil.copy(tmp_path_factory.getbasetemp() / "words0" / "vocab.txt", tmp_path)
-    shares = run_processes(size, tmp_path)
+@pytest.mark.parametrize("size", SIZES)
+def test_same_losses_and_gradients(size, words, shares):
     for method in example.all_methods():
         model = example.model(method, words).double()
         for name, labels in LABELS.items():
             whole = step(Task(model), model, example.batch(model, labels, dtype=torch.float64))
-            for share in shares:
+            for share in shares[size]:
                 torch.testing.assert_close(
                     share[f"{method} {name}"]["gradients"], whole["gradients"], **CLOSE
                 )
-            losses = [share[f"{method} {name}"]["losses"] for share in shares]
+            losses = [share[f"{method} {name}"]["losses"] for share in shares[size]]
             means = {loss: sum(part[loss] for part in losses) / size for loss in whole["losses"]}
             torch.testing.assert_close(means, whole["losses"], **CLOSE)
 
