@@ -55,5 +55,8 @@ def pattern_reading(cloth: Cloth | None) -> Reading:
 
 
 def same_cloth(first: Cloth, second: Cloth) -> bool:
-    """Whether two garments look like one piece."""
+    """Whether two garments look like one piece: one colour, or one pattern with a colour in common."""
+    if first.pattern is not None and second.pattern is not None:
+        common = {colour.term for colour in first.colours} & {colour.term for colour in second.colours}
+        return first.pattern.kind == second.pattern.kind and bool(common)
     return bool(colour_distance(first.lab, second.lab) < SAME_CLOTH)

@@ -15,6 +15,7 @@ from captioning.palette.skin import Skin, passes_for_skin
 
 # A bag may fill one zone entirely; the garment shows in several.
 _ZONE_CAP = 0.6
+_IN_THE_MIDDLE = 0.25
 # Share of the rows of the forearm and of the upper arm that must be bare, and the width (body heights) of an arm.
 _BARE_FOREARM, _BARE_UPPER_ARM = 0.4, 0.6
 _ARM_WIDTH = 0.018
@@ -62,11 +63,16 @@ def read_upper(figure: Figure, skin: Skin, half: float) -> Upper:
     best = max((patch for patch in everything if patch.name.term == term), key=lambda patch: patch.share)
     middle = patches["middle"][0] if patches["middle"] else None
     shows = middle is not None and middle.name.term != term and middle.share > 0.4
-    trunk = [
-        patch for name in ("middle", "left", "right") for patch in patches[name] if patch.name.term in before
-    ]
-    hiding = max(trunk, key=lambda patch: patch.share, default=None)
+    hiding = _hiding_patch(patches, before, skin.face)
     return Upper(Cloth((best.name,), None, best.lab, total), middle.name if shows else None, hiding)
+
+
+def _hiding_patch(patches: dict[str, list[Patch]], before: set[str], face: bool) -> Patch | None:
+    """The largest patch in front of the garment; seen from the front, what is in the middle is a shirt or a scarf."""
+    if face:
+        before = before - {patch.name.term for patch in patches["middle"] if patch.share > _IN_THE_MIDDLE}
+    trunk = [patch for name in ("middle", "left", "right") for patch in patches[name]]
+    return max((p for p in trunk if p.name.term in before), key=lambda patch: patch.share, default=None)
 
 
 def _zones(figure: Figure, skin: Skin, half: float) -> dict[str, np.ndarray]:
