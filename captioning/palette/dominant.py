@@ -36,6 +36,7 @@ def dominant_colours(lab: np.ndarray, weights: np.ndarray, most: int = 3) -> lis
         patches by falling share; empty when the region holds next to nothing.
     """
     pixels, mass = _strongest(lab, weights)
+    mass = mass.astype(np.float64)
     total = mass.sum()
     if total < _LEAST_WEIGHT:
         return []
@@ -50,7 +51,7 @@ def dominant_colours(lab: np.ndarray, weights: np.ndarray, most: int = 3) -> lis
         members = (near[mode] < _REACH) & (left > 0)
         share = left[members].sum()
         centre = (pixels[members] * left[members, None]).sum(axis=0) / share
-        patches.append(Patch(centre, float(share / total), name_colour(centre)))
+        patches.append(Patch(centre, min(1.0, float(share / total)), name_colour(centre)))
         left[members] = 0
     return _joined(patches)
 
@@ -75,5 +76,5 @@ def _joined(patches: list[Patch]) -> list[Patch]:
         if first is None:
             by_term[patch.name.term] = patch
         else:
-            by_term[patch.name.term] = Patch(first.lab, first.share + patch.share, first.name)
+            by_term[patch.name.term] = Patch(first.lab, min(1.0, first.share + patch.share), first.name)
     return sorted(by_term.values(), key=lambda patch: -patch.share)
