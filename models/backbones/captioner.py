@@ -185,12 +185,9 @@ class _Writer:
 
     def _append(self, chosen: Tensor) -> None:
         """Writes a token to every text that is not finished, and finishes those that end or are full."""
-        chosen = chosen.masked_fill(self.done, 0)
-        room = (self.lengths < self.rules.max_length).to(chosen.device)
         places = self.lengths.clamp(max=self.rules.max_length - 1).to(chosen.device)[:, None]
-        self.tokens.scatter_(
-            1, places, torch.where(room & ~self.done, chosen, self.tokens.gather(1, places)[:, 0])[:, None]
-        )
+        written = self.tokens.gather(1, places)[:, 0]
+        self.tokens.scatter_(1, places, torch.where(self.done, written, chosen)[:, None])
         self.seen.scatter_(1, chosen[:, None], True)
         self.lengths = self.lengths + 1
         self.done |= (chosen == self.end) | (self.lengths >= self.rules.max_length).to(chosen.device)
