@@ -21,7 +21,7 @@ from clustering.parallel import over_rows
 # to eps) must not be decided by that, so "zero" and "within eps" allow this much.
 TOLERANCE = 1e-9
 _CHUNK = 256
-_BINS = 1024
+_BINS = 2**15  # two rounds of so many reach 1e-9, and fit the cache
 
 
 def source_term(features: np.ndarray, source: np.ndarray, device: torch.device | str = "cpu") -> np.ndarray:
@@ -35,7 +35,7 @@ def source_term(features: np.ndarray, source: np.ndarray, device: torch.device |
 
 
 def automatic_eps(similarity: sparse.csr_matrix, source: np.ndarray, lam: float, ratio: float) -> float:
-    """The mean of the smallest `ratio` of the non-zero d_ij, i < j, exactly. 0 if all are zero.
+    """The mean of the smallest `ratio` of the non-zero d_ij, i < j, to 1e-9. 0 if all are zero.
 
     similarity: K (N, N), symmetric; source: s (N,); lam: weight of the source term.
     Only the non-zeros of K differ from the base (1 - lam) + lam (s_i + s_j), whose count and sum below a threshold
@@ -46,7 +46,7 @@ def automatic_eps(similarity: sparse.csr_matrix, source: np.ndarray, lam: float,
     low, high = 0.0, 1.0 + lam + TOLERANCE
     wanted = None
     smaller, their_sum = 0, 0.0  # of the stored pairs below `low`, less the base pairs that they replace
-    while wanted is None or high - low > 1e-12:
+    while wanted is None or high - low > 1e-9:
         edges = np.linspace(low, high, _BINS + 1)
         numbers, totals = _stored_histogram(matrix, source, lam, edges)
         numbers, totals = smaller + numbers, their_sum + totals
@@ -57,9 +57,12 @@ def automatic_eps(similarity: sparse.csr_matrix, source: np.ndarray, lam: float,
             wanted = max(1, int(np.around(ratio * nonzero)))
         edge = bisect_left(range(_BINS), wanted, key=lambda b: base.below(edges[b])[0] + numbers[b])
         low, high, smaller, their_sum = edges[edge - 1], edges[edge], numbers[edge - 1], totals[edge - 1]
-    number, value = base.below(low)
-    number, value = number + smaller, value + their_sum
-    return float((value + (wanted - number) * high) / wanted)
+    # What is left in the last bin is equal to 1e-9: its mean stands for each.
+    (before, before_sum), (through, through_sum) = base.below(low), base.below(high)
+    before, before_sum = before + smaller, before_sum + their_sum
+    through, through_sum = through + numbers[edge], through_sum + totals[edge]
+    rest = (wanted - before) * (through_sum - before_sum) / (through - before)
+    return float((before_sum + rest) / wanted)
 
 
 def _stored_histogram(
@@ -72,7 +75,7 @@ def _stored_histogram(
         kernels.distance_histogram(*matrix, source, lam, TOLERANCE, edges, start, stop, numbers, totals)
         return numbers, totals
 
-    parts = over_rows(rows, len(source), _CHUNK)
+    parts = over_rows(rows, len(source), 16 * _CHUNK)
     return tuple(np.concatenate([[0], sum(part[which] for part in parts).cumsum()]) for which in (0, 1))
 
 

@@ -14,6 +14,12 @@ from scipy import sparse
 _OPTIONS = {"nogil": True, "cache": True, "boundscheck": False}
 
 
+@numba.njit("i8(i8[::1], i4[::1], i8)", **_OPTIONS)
+def _after(indptr, indices, i):
+    """Where the columns beyond i begin in row i; the columns of a row are sorted."""
+    return indptr[i] + np.searchsorted(indices[indptr[i] : indptr[i + 1]], i, side="right")
+
+
 @numba.njit("i8(f8, f8[::1])", **_OPTIONS)
 def _bin(value, edges):
     """The b with edges[b] <= value < edges[b + 1], -1 if there is none. The edges are evenly spaced but for rounding."""
@@ -48,8 +54,7 @@ def squared_distances(left, right, rows, columns, start, stop, out):
 def similarity_lengths(indptr, indices, t_indptr, t_indices, start, stop, lengths):
     """lengths[i] = number of rows of V that share a column with row i, for i in start..stop.
 
-    V by rows and, transposed, by columns. Counting first costs a tenth of the filling and lets the result be
-    allocated once, at its size.
+    V by rows and, transposed, by columns. Counting first lets the result be allocated once, at its size.
     """
     seen = np.full(indptr.shape[0] - 1, -1, dtype=np.int64)
     for i in range(start, stop):
@@ -57,9 +62,8 @@ def similarity_lengths(indptr, indices, t_indptr, t_indices, start, stop, length
         for p in range(indptr[i], indptr[i + 1]):
             for q in range(t_indptr[indices[p]], t_indptr[indices[p] + 1]):
                 j = t_indices[q]
-                if seen[j] != i:
-                    seen[j] = i
-                    found += 1
+                found += seen[j] != i
+                seen[j] = i
         lengths[i] = found
 
 
@@ -111,10 +115,10 @@ def profile_pairs(indptr, indices, data, norms, sums, source, lam, floor, limit,
     filled = 0
     for i in range(start, stop):
         scattered = False
-        for p in range(indptr[i], indptr[i + 1]):
-            j = indices[p]
-            if j <= i or data[p] < floor:
+        for p in range(_after(indptr, indices, i), indptr[i + 1]):
+            if data[p] < floor:
                 continue
+            j = indices[p]
             if not scattered:
                 for q in range(indptr[i], indptr[i + 1]):
                     row[indices[q]] = data[q]
@@ -157,11 +161,8 @@ def distance_histogram(indptr, indices, data, source, lam, zero, edges, start, s
     lam (s_i + s_j), and enters that of d_ij unless d_ij <= zero. Bins are closed below and open above.
     """
     for i in range(start, stop):
-        for p in range(indptr[i], indptr[i + 1]):
-            j = indices[p]
-            if j <= i:
-                continue
-            base = (1.0 - lam) + lam * (source[i] + source[j])
+        for p in range(_after(indptr, indices, i), indptr[i + 1]):
+            base = (1.0 - lam) + lam * (source[i] + source[indices[p]])
             b = _bin(base, edges)
             if b >= 0:
                 numbers[b] -= 1
