@@ -133,6 +133,11 @@ class BlipTokenizer:
             vocabulary[piece] for piece in (PAD, UNKNOWN, CLS, SEP, MASK, DECODE, ENCODE)
         )
 
+    @property
+    def vocabulary(self) -> tuple[str, ...]:
+        """All pieces by id, [DEC] and [ENC] included: `BlipTokenizer(vocabulary)` is this tokenizer again."""
+        return tuple(self._pieces)
+
     @classmethod
     def load(cls, directory_or_vocab: str | Path) -> BlipTokenizer:
         """From a `vocab.txt`, or the directory that holds one.

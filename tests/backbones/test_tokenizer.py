@@ -54,6 +54,16 @@ def test_ids_equal_transformers_bert_tokenizer(bert_pieces, captions, tmp_path):
         assert batch.mask.all()
 
 
+def test_vocabulary_makes_the_tokenizer_again(tokenizer, captions):
+    again = BlipTokenizer(tokenizer.vocabulary)
+    assert (again.vocab_size, again.dec_id, again.enc_id) == (
+        tokenizer.vocab_size,
+        tokenizer.dec_id,
+        tokenizer.enc_id,
+    )
+    assert again(captions).ids.equal(tokenizer(captions).ids)
+
+
 def test_padding_and_truncation(tokenizer, captions):
     batch = tokenizer(captions, max_length=9)
     assert batch.ids.shape == (4, 9)
