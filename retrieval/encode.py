@@ -70,7 +70,7 @@ class TokenStore:
 
     def read(self, rows: np.ndarray) -> Tensor:
         """A copy of the tokens of these images (B,): a CPU tensor (B, N, D) in the stored precision."""
-        return torch.from_numpy(np.array(self._array("r")[rows]))
+        return torch.from_numpy(np.asarray(self._array("r")[rows]))  # indexing by an array copies
 
     def close(self) -> None:
         """Frees the memory or removes the file; the store cannot be read afterwards."""

@@ -19,7 +19,7 @@ from retrieval.verbs import RetrievalModel, TokenisedCaptions, device_of, infere
 
 Similarity = Callable[[slice], Tensor]  # rows of a score matrix, computed when asked for
 
-_BLOCK_BYTES = 512 << 20  # image tokens on the device at a time
+_BLOCK_BYTES = 256 << 20  # image tokens on the device at a time
 _MAX_BANDS = 6
 _TOPK_ROWS_ENTRIES = 1 << 25  # cosine scores held at a time
 # Keys and values of one image token cost 2 products with a D x D matrix in every layer, one text token costs 14
