@@ -217,7 +217,9 @@ class Config(Section):
     def run_directory(self) -> Path:
         """``output/<run>``: everything a run writes, except the captions that runs share."""
         suffix = f"-seed{self.seed}" if self.seed else ""
-        return Path(self.output) / self._named(self.run or f"{self.dataset.label}-{self.model.method}{suffix}")
+        return Path(self.output) / self._named(
+            self.run or f"{self.dataset.label}-{self.model.method}{suffix}"
+        )
 
     @property
     def caption_directory(self) -> Path:

@@ -142,9 +142,9 @@ class PairBatches:
         images = augment(
             self.feed.pixels(self.pairs.images[chosen]),
             torch.from_numpy(seeds),
-            padding=self.padding,
-            erasing=self.erasing,
+            pad=self.padding,
+            erase=self.erasing,
         )
         index = torch.from_numpy(chosen)
         labels = torch.from_numpy(self.pairs.labels[chosen].astype(np.int64))
-        return Batch(images=images, texts=self.pairs.texts[index].trim(), labels=labels)
+        return Batch(images, self.pairs.texts[index].trim(), labels, torch.from_numpy(seeds))

@@ -68,16 +68,16 @@ def generated_material(dataset: PedesDataset, config: Config) -> Material:
     for index, image in enumerate(images):
         record = records[image]
         for kind in kinds:
-            text = record.get(f"{kind}_caption", "")
+            text = getattr(record, f"{kind}_caption", "")
             if not text:
                 continue
-            grouped = (record.get("upper"), record.get("lower")) if kind == "styled" else (None, None)
+            grouped = (record.upper, record.lower) if kind == "styled" else (None, None)
             captions.append(_training_caption(text, *grouped))
             owners.append(index)
     if not captions:
         raise UserError(f"captions.json has no {' or '.join(kinds)} captions: run gen_text.py again.")
     cluster_texts = [
-        records[image].get(f"{kinds[-1]}_caption") or records[image]["base_caption"] for image in images
+        getattr(records[image], f"{kinds[-1]}_caption", "") or records[image].base_caption for image in images
     ]
     directory = config.caption_directory / "tokenizer"
     return Material(images, np.asarray(owners), captions, cluster_texts, None, directory)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from captioning.files import load_captions
+from captioning.files import Caption, load_captions
 from data import PedesDataset, load_dataset
 from data.errors import UserError
 from data.views import UnlabelledImages
@@ -39,7 +39,7 @@ def training_images(dataset: PedesDataset) -> list[str]:
     return images
 
 
-def generated_captions(config: Config, images: Sequence[str]) -> dict[str, dict]:
+def generated_captions(config: Config, images: Sequence[str]) -> dict[str, Caption]:
     """Stage C's captions of these images, by image path; images without one are counted and left out.
 
     Raises:

@@ -7,13 +7,12 @@ not part of the loss (``losses``: LM cross-entropy with label smoothing).
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from captioning.files import load_captions
+from captioning.files import PreCaption, load_pre_captions
 from captioning.prompts import CAPTIONER_QUESTION
 from data.errors import UserError
 from engine import checkpoints, distributed
@@ -101,12 +100,14 @@ def _report(run: Run, epoch: int, losses: dict[str, float], seconds: float) -> N
 def _prepare(config: Config, machine: Machine) -> tuple[BlipCaptioner, PairBatches]:
     """The captioner with its starting weights, and the batches it learns from."""
     path = config.caption_directory / "pre_captions.json"
-    records = load_captions(path)
+    records = load_pre_captions(path)
     dataset = open_dataset(config)
     images = sorted(records)
     if not images:
         raise UserError(f"{path} holds no caption: run gen_pre_train_text.py again (see its log).")
-    texts = [records[image][kind] for image in images for kind in ("base_caption", "styled_caption")]
+    texts = [
+        text for image in images for text in (records[image].base_caption, records[image].styled_caption)
+    ]
     tokenizer = open_tokenizer(config, texts, config.caption_directory / "tokenizer")
     size = config.pre_train.image_size or config.model.image_size
     torch.manual_seed(config.seed)
@@ -130,15 +131,15 @@ def _prepare(config: Config, machine: Machine) -> tuple[BlipCaptioner, PairBatch
 
 
 def caption_pairs(
-    records: dict[str, dict[str, Any]], images: list[str], tokenizer: BlipTokenizer, length: int
+    records: dict[str, PreCaption], images: list[str], tokenizer: BlipTokenizer, length: int
 ) -> Pairs:
     """Both captions of each image under their prompts; ``labels`` holds the prompts' lengths in tokens."""
     prompts, texts, owners = [], [], []
     for index, image in enumerate(images):
         record = records[image]
         for prompt, caption in (
-            (CAPTIONER_QUESTION, record["base_caption"]),
-            (record.get("opening", ""), record["styled_caption"]),
+            (CAPTIONER_QUESTION, record.base_caption),
+            (record.opening, record.styled_caption),
         ):
             if not caption:
                 continue
@@ -148,5 +149,5 @@ def caption_pairs(
             prompts.append(prompt)
             texts.append(f"{prompt} {rest}".strip())
             owners.append(index)
-    lengths = tokenizer(prompts, max_length=length).mask.sum(1) - 1  # without the closing [SEP]
-    return Pairs(np.asarray(owners), tokenizer(texts, max_length=length), lengths.numpy().astype(np.int64))
+    lengths = np.asarray([len(tokenizer.prompt_ids(prompt)) for prompt in prompts], dtype=np.int64)
+    return Pairs(np.asarray(owners), tokenizer(texts, max_length=length), lengths)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from data.images import read_image
 from engine import checkpoints, distributed
 from engine.evaluation import Split, evaluate_split, open_split
 from engine.run import LOGGER, Run
 from engine.sources import open_dataset
 from engine.stage import Context
+from retrieval.curves import training_curves
 from retrieval.evaluate import Evaluation
-from retrieval.pictures import rank_lists, training_curves
+from retrieval.pictures import rank_lists
 from retrieval.results import table, write_results
 
 
@@ -73,6 +75,8 @@ def _write(context: Context, content: dict, split: Split, evaluation: Evaluation
             split.query_ids,
             split.gallery_ids,
             split.feed.paths,
+            rows=config.test.rank_lists,
+            load=read_image,
         )
     if (directory / "metrics.jsonl").exists():
         training_curves(directory / "metrics.jsonl", directory / "training_curves.png")

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from captioning.attributes import group
 from captioning.backends import make_backend
-from captioning.files import load_captions, write_captions
+from captioning.files import Caption, load_pre_captions, write_captions
 from captioning.gender import gender_of
 from captioning.pipeline import group_captions
 from captioning.prompts import CAPTIONER_QUESTION, opening
@@ -53,14 +53,15 @@ def caption_images(context: Context) -> None:
     if config.gen_text.source == "captioner":
         captions = _generate(context, images, [dataset.path(record) for record in dataset.train])
     else:
-        captions = load_captions(directory / "pre_captions.json")
+        known = load_pre_captions(directory / "pre_captions.json")
+        captions = {image: (record.base_caption, record.styled_caption) for image, record in known.items()}
     if distributed.is_main():
         _write(context, captions, images)
     distributed.barrier()
     mark.set()
 
 
-def _generate(context: Context, images: list[str], paths: list[Any]) -> dict[str, dict[str, Any]]:
+def _generate(context: Context, images: list[str], paths: list[Any]) -> dict[str, tuple[str, str]]:
     """Captions of all images; what the store has already is not generated again."""
     config, machine = context.config, context.machine
     model, content = checkpoints.load_captioner(config.captioner_directory / "captioner.pth")
@@ -86,7 +87,8 @@ def _generate(context: Context, images: list[str], paths: list[Any]) -> dict[str
     distributed.barrier()
     context.check_stop()
     store = CaptionStore(config.caption_directory / "captions.jsonl")  # what all processes have written
-    return {image: record for image in images if (record := store.get(image))}
+    records = {image: record for image in images if (record := store.get(image))}
+    return {image: (record["base_caption"], record["styled_caption"]) for image, record in records.items()}
 
 
 def two_pass_captions(
@@ -104,17 +106,11 @@ def two_pass_captions(
     tokens = model.encode_images(pixels)
     seeds = [seed_of(config.seed, "base", name) for name in names]
     answers = model.generate(tokens, [CAPTIONER_QUESTION] * len(names), seeds=seeds, **options)
-    bases = [_without(answer, CAPTIONER_QUESTION) for answer in answers]
+    bases = [answer[len(CAPTIONER_QUESTION) :].strip() for answer in answers]
     openings = [opening(gender_of(base), int(i), "C") for base, i in zip(bases, positions, strict=True)]
     seeds = [seed_of(config.seed, "styled", name) for name in names]
     styled = model.generate(tokens, openings, seeds=seeds, **options)
     return list(zip(bases, styled, openings, strict=True))
-
-
-def _without(answer: str, prompt: str) -> str:
-    """Cut the prompt off; decoding drops punctuation, so compare words."""
-    words = [word for word in prompt.lower().replace("?", " ").split() if word]
-    return " ".join(answer.split()[len(words) :])
 
 
 def _chunks(indices: np.ndarray, size: int) -> Iterator[np.ndarray]:
@@ -122,10 +118,10 @@ def _chunks(indices: np.ndarray, size: int) -> Iterator[np.ndarray]:
         yield indices[start : start + size]
 
 
-def _write(context: Context, captions: dict[str, dict[str, Any]], images: list[str]) -> None:
+def _write(context: Context, captions: dict[str, tuple[str, str]], images: list[str]) -> None:
     """Group the attributes and write the file that training reads."""
     settings = context.config.gen_text.attributes
-    styled = {image: captions[image]["styled_caption"] for image in images if image in captions}
+    styled = {image: captions[image][1] for image in images if image in captions}
     if not styled:
         raise UserError("No training image has a caption: run gen_pre_train_text.py and pre_train.py first.")
     if settings is None:
@@ -138,19 +134,10 @@ def _write(context: Context, captions: dict[str, dict[str, Any]], images: list[s
         finally:
             backend.close()
     path = context.config.caption_directory / "captions.json"
-    records = [
-        {
-            "image": image,
-            "base_caption": captions[image]["base_caption"],
-            "styled_caption": captions[image]["styled_caption"],
-            "upper": list(groups[image][0]),
-            "lower": list(groups[image][1]),
-        }
-        for image in styled
-    ]
+    records = [Caption(image, *captions[image], *map(tuple, groups[image])) for image in styled]
     write_captions(path, records)
-    distinct = len({record["styled_caption"] for record in records})
-    words = np.mean([len(record["styled_caption"].split()) for record in records])
+    distinct = len({record.styled_caption for record in records})
+    words = np.mean([len(record.styled_caption.split()) for record in records])
     LOGGER.info(
         "Stage C: %s has %d images, %d distinct styled captions of %.1f words on average.",
         path,

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from captioning.backends import make_backend
+from captioning.backends import Backend, make_backend
 from captioning.pipeline import caption_sample, export
 from captioning.store import CaptionStore
 from engine import distributed
 from engine.config import BackendConfig
-from engine.run import LOGGER, Run
+from engine.run import LOGGER, Interrupted, Run
 from engine.seeds import seed_of
 from engine.sources import open_dataset, training_images
 from engine.stage import Context, Mark, set_aside
@@ -57,37 +57,42 @@ def choose_sample(images: list[str], samples: int, seed: int) -> list[str]:
     return [images[i] for i in order[:samples]]
 
 
-def _caption(context: Context, images: list[str], image_root: Path, directory: Path) -> dict:
+def _caption(context: Context, images: list[str], image_root: Path, directory: Path) -> str:
     """Ask for what the store does not have yet; a stop signal ends it between two answers."""
     settings = context.config.gen_pre_train_text
     world = context.machine.world
-    mine = images[world.rank :: world.size]
     store = CaptionStore(directory / "pre_captions.jsonl")
     backend = _open(settings)
     text_backend = _open(settings.text) if settings.text else None
-    bar = tqdm(total=len(mine), desc="stage A", disable=None if distributed.is_main() else True)
+    bar = tqdm(desc="stage A", disable=None if distributed.is_main() else True)
 
-    def progress(done: int) -> bool:
-        bar.update(done - bar.n)
-        return not context.stop
+    def progress(step: str, answered: int, asked: int) -> None:
+        bar.set_description(f"stage A, {step}")
+        bar.total = asked
+        bar.update(answered - bar.n)
+        if context.stop:  # every answer so far is in the store
+            raise Interrupted("Stopped in stage A.")
 
     try:
-        caption_sample(
-            mine,
+        report = caption_sample(
+            images,
             image_root,
             backend,
             store,
             text_backend=text_backend,
             progress=progress,
             retry_refused=settings.retry_refused,
+            rank=world.rank,
+            world_size=world.size,
         )
     finally:
         bar.close()
         backend.close()
         if text_backend:
             text_backend.close()
-    return store.summary()
+        store.close()
+    return str(report.summary)
 
 
-def _open(settings: BackendConfig):
+def _open(settings: BackendConfig) -> Backend:
     return make_backend(settings.backend, **settings.options)
