@@ -4,8 +4,9 @@
     python -m benchmarks.pseudo_labels scale       # alone, N = 34,054 (CUHK-PEDES) and 68,000
 
 Every measurement is a process of its own, so that its peak memory is its own. `compare` runs both versions of a
-case one after the other: take the ratio, and where other work shares the cores, the ratio of CPU seconds. The dense version takes its distances from one matrix product, as the
-released code does, not in the slow definite order the tests use. Writes benchmarks/results/pseudo_labels-MODE-cpu-TORCH.csv.
+case one after the other: take the ratio, and where other work shares the cores, the ratio of CPU seconds. The dense
+version takes its distances from one matrix product, as the released code does, not in the slow definite order that
+the tests use. Writes benchmarks/results/pseudo_labels-MODE-cpu-TORCH.csv.
 """
 
 from __future__ import annotations
