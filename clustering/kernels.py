@@ -61,6 +61,52 @@ def squared_distances(left, right, rows, columns, start, stop, out):
         out[p] = total
 
 
+@numba.njit("void(f4, i8, i8, f4[:,::1], i4[:,::1], f4[:,::1], i4[::1])", **_OPTIONS)
+def _offer(distance, i, j, near, near_index, far, far_index):
+    """Keep `distance` of sample i to j if it is among the smallest, near[i] (ascending), or two largest, far[i]."""
+    last = near.shape[1] - 1
+    if distance < near[i, last]:
+        p = last
+        while p > 0 and near[i, p - 1] > distance:
+            near[i, p], near_index[i, p] = near[i, p - 1], near_index[i, p - 1]
+            p -= 1
+        near[i, p], near_index[i, p] = distance, j
+    if distance > far[i, 0]:
+        far[i, 1], far[i, 0], far_index[i] = far[i, 0], distance, j
+    elif distance > far[i, 1]:
+        far[i, 1] = distance
+
+
+@numba.njit("void(f4[:,::1], f4[::1], i8, i8, i8, i8, f4[:,::1], i4[:,::1], f4[:,::1], i4[::1])", **_OPTIONS)
+def scan_rows(products, squares, row, column, start, stop, near, near_index, far, far_index):
+    """Offer a tile of products a.b, its first sample `row` by `column`, to the samples of its rows start..stop."""
+    last = near.shape[1] - 1
+    for i in range(row + start, row + stop):
+        worst, second = near[i, last], far[i, 1]
+        for c in range(products.shape[1]):
+            distance = squares[i] + squares[column + c] - np.float32(2.0) * products[i - row, c]
+            if (distance < worst or distance > second) and column + c != i:
+                _offer(distance, i, column + c, near, near_index, far, far_index)
+                worst, second = near[i, last], far[i, 1]
+
+
+@numba.njit("void(f4[:,::1], f4[::1], i8, i8, i8, i8, f4[:,::1], i4[:,::1], f4[:,::1], i4[::1])", **_OPTIONS)
+def scan_columns(products, squares, row, column, start, stop, near, near_index, far, far_index):
+    """Offer a tile of products to the samples of its columns start..stop; rows and columns have none in common."""
+    last = near.shape[1] - 1
+    worst, second = (
+        near[column + start : column + stop, last].copy(),
+        far[column + start : column + stop, 1].copy(),
+    )
+    for r in range(products.shape[0]):
+        for c in range(stop - start):
+            i = column + start + c
+            distance = squares[i] + squares[row + r] - np.float32(2.0) * products[r, start + c]
+            if distance < worst[c] or distance > second[c]:
+                _offer(distance, i, row + r, near, near_index, far, far_index)
+                worst[c], second[c] = near[i, last], far[i, 1]
+
+
 @numba.njit("void(i8[::1], i4[::1], i8[::1], i4[::1], i8, i8, i8[::1])", **_OPTIONS)
 def similarity_lengths(indptr, indices, t_indptr, t_indices, start, stop, lengths):
     """lengths[i] = number of rows of V that share a column with row i, for i in start..stop.

@@ -2,9 +2,9 @@
 
 The distance of two samples is the squared Euclidean distance in float64, summed in feature order
 (`kernels.squared_distances`). Every sample is its own nearest neighbour; the others follow by distance, then by
-index. Blocked float32 products propose candidates, which are measured again in the definite way. A row whose answer
-lies within the products' rounding error is searched again in float64, and where that can't tell either, every sample
-within its rounding error is measured. So the answer depends on the features alone, not on blocks, threads or device.
+index. Tiles of float32 products, each used for its rows and its columns, propose candidates, which are measured again
+in the definite way. Where the products' rounding error leaves a row open, float64 products find every sample that could
+be meant, and those are measured. So the answer depends on the features alone, not on tiles, threads or device.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from clustering import kernels
 from clustering.inputs import ClusteringError, as_features
 from clustering.parallel import over_rows
 
-_BLOCK_VALUES = 2**23  # a block of the distance matrix: 32 MiB in float32
+_TILE = 2048  # a side of a tile of products: 16 MiB in float32
 _SPARE = 8  # candidates beyond k, so that only rows with true ties need a second look
 
 
@@ -54,18 +54,18 @@ def nearest_neighbours(features: np.ndarray, k: int, device: torch.device | str 
     count = len(features)
     if count <= k:
         raise ClusteringError(f"{count:,} samples are too few for {k} neighbours each.")
-    indices, farthest = np.empty((count, k + 1), dtype=np.int64), np.zeros(count)
-    indices[:, 0] = rows = np.arange(count)
-    for dtype in (torch.float32, torch.float64):
-        unsettled = [rows[:0]]
-        for block, distances, slack in _distance_blocks(features, rows, features, dtype, device):
-            distances[torch.arange(len(block)), torch.from_numpy(block)] = torch.inf
-            indices[block, 1:], near_settled = _nearest_of_block(features, block, distances, k, slack)
-            distances[torch.arange(len(block)), torch.from_numpy(block)] = -torch.inf
-            farthest[block], far_settled = _farthest_of_block(features, block, distances, slack)
-            unsettled.append(block[~(near_settled & far_settled)])
-        rows = np.concatenate(unsettled)
-    return Neighbours(indices, farthest)
+    rows = np.arange(count)
+    near, far, floor, ceiling = _propose(features, min(k + _SPARE, count - 1), device)
+    exact = pair_distances(features, features, np.repeat(rows, near.shape[1]), near.ravel()).reshape(
+        near.shape
+    )
+    order = np.lexsort((near, exact), axis=1)[:, :k]
+    nearest, kth = np.take_along_axis(near, order, 1), np.take_along_axis(exact, order, 1)[:, -1]
+    farthest = pair_distances(features, features, rows, far)
+    # Whatever wasn't proposed is at least `floor` and at most `ceiling` away: does that leave the answer open?
+    open_rows = np.flatnonzero(((kth >= floor) & (near.shape[1] < count - 1)) | (farthest <= ceiling))
+    _settle(features, open_rows, nearest, kth, farthest, device)
+    return Neighbours(np.column_stack([rows, nearest]), farthest)
 
 
 def nearest_distances(
@@ -81,41 +81,91 @@ def nearest_distances(
             f"source features must be as wide as the features; got {others.shape} for {features.shape}."
         )
     rows = np.arange(len(features))
-    blocks = _distance_blocks(features, rows, others, torch.float64, device)
+    blocks = _distance_blocks(features, rows, others, device)
     nearest = np.concatenate([distances.argmin(dim=1).cpu().numpy() for _, distances, _ in blocks])
     return pair_distances(features, others, rows, nearest)
 
 
-def _distance_blocks(
-    features: np.ndarray, rows: np.ndarray, others: np.ndarray, dtype: torch.dtype, device: torch.device | str
-) -> Iterator[tuple[np.ndarray, torch.Tensor, float]]:
-    """Yield (some of the rows, their squared distances to all others, bound of the rounding error).
+def _propose(
+    features: np.ndarray, width: int, device: torch.device | str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """(the `width` samples that seem nearest (N, width), the one that seems farthest (N,), lower bound (N,) of the
+    distances of all samples but the first, upper bound (N,) of those of all but the second)."""
+    centred = torch.from_numpy(features - features.mean(axis=0)).to(device)
+    squares = (centred * centred).sum(dim=1)
+    largest = float(squares.max()) or 1.0  # brought to 1, lest float32 overflows
+    centred, squares = (centred / largest**0.5).float(), (squares / largest).float().cpu().numpy()
+    slack = _rounding(features.shape[1], torch.float32)
+    count = len(features)
+    near, near_index = np.full((count, width), np.inf, np.float32), np.zeros((count, width), np.int32)
+    far, far_index = np.full((count, 2), -np.inf, np.float32), np.zeros(count, np.int32)
+    state = near, near_index, far, far_index
+    for row in range(0, count, _TILE):
+        for column in range(row, count, _TILE):
+            with _full_precision():
+                tile = torch.mm(centred[row : row + _TILE], centred[column : column + _TILE].T).cpu().numpy()
+            _scan(kernels.scan_rows, tile.shape[0], tile, squares, row, column, state)
+            if column > row:
+                _scan(kernels.scan_columns, tile.shape[1], tile, squares, row, column, state)
+    floor, ceiling = near[:, -1].astype(np.float64) - slack, far[:, 1].astype(np.float64) + slack
+    return near_index, far_index, floor * largest, ceiling * largest
 
-    The distances (rows, M) are on the device, in a buffer that the next block overwrites. Centred on the common
-    mean, so that features crowded far from the origin keep their digits in ||a||^2 + ||b||^2 - 2 a.b.
+
+def _scan(
+    kernel, length: int, tile: np.ndarray, squares: np.ndarray, row: int, column: int, state: tuple
+) -> None:
+    over_rows(lambda start, stop: kernel(tile, squares, row, column, start, stop, *state), length, _TILE // 8)
+
+
+def _settle(
+    features: np.ndarray,
+    rows: np.ndarray,
+    nearest: np.ndarray,
+    kth: np.ndarray,
+    farthest: np.ndarray,
+    device: torch.device | str,
+) -> None:
+    """Correct `nearest` (N, k) and `farthest` (N,) of some rows in place, by float64 products.
+
+    kth (N,): the distances of the k-th of `nearest`, so of samples at least as far as the k-th nearest.
+    """
+    for block, distances, slack in _distance_blocks(features, rows, features, device):
+        farthest[block] = pair_distances(features, features, block, distances.argmax(dim=1).cpu().numpy())
+        for row, approximate in zip(block, distances, strict=True):
+            within = torch.nonzero(approximate <= kth[row] + slack).ravel().cpu().numpy()
+            within = within[within != row]
+            exact = pair_distances(features, features, np.full(len(within), row), within)
+            nearest[row] = within[np.lexsort((within, exact))[: nearest.shape[1]]]
+
+
+def _distance_blocks(
+    features: np.ndarray, rows: np.ndarray, others: np.ndarray, device: torch.device | str
+) -> Iterator[tuple[np.ndarray, torch.Tensor, float]]:
+    """Yield (some of the rows, their squared distances (rows, M) to all others, bound of the rounding error).
+
+    Centred on the common mean, so that features crowded far from the origin keep their digits in
+    ||a||^2 + ||b||^2 - 2 a.b.
     """
     centre = others.mean(axis=0)
     right = torch.from_numpy(others - centre).to(device)
     right_squares = (right * right).sum(dim=1)
-    largest = right_squares.max()
-    right, right_squares = right.to(dtype).T, right_squares.to(dtype)
-    height = max(1, min(len(rows), _BLOCK_VALUES // len(others)))
-    buffer = torch.empty((height, len(others)), dtype=dtype, device=device)
+    height = max(1, _TILE * _TILE // len(others))
     for start in range(0, len(rows), height):
         block = rows[start : start + height]
         left = torch.from_numpy(features[block] - centre).to(device)
-        left_squares = (left * left).sum(dim=1, keepdim=True)
-        # |fl(a.b) - a.b| <= F u |a| |b| (Higham, Accuracy and Stability, 3.1), and a few roundings beside it; u = eps / 2
-        slack = (
-            (2 * features.shape[1] + 32)
-            * torch.finfo(dtype).eps
-            * float(torch.maximum(largest, left_squares.max()))
-        )
-        distances = buffer[: len(block)]
-        with _full_precision():
-            torch.addmm(right_squares, left.to(dtype), right, alpha=-2.0, out=distances)
-        distances += left_squares.to(dtype)
-        yield block, distances, slack
+        left_squares = (left * left).sum(dim=1)
+        largest = float(torch.maximum(right_squares.max(), left_squares.max()))
+        distances = torch.addmm(right_squares, left, right.T, alpha=-2.0) + left_squares[:, None]
+        yield block, distances, _rounding(features.shape[1], torch.float64) * largest
+
+
+def _rounding(width: int, dtype: torch.dtype) -> float:
+    """Bound of the error of a squared distance by products, relative to the largest squared norm.
+
+    |fl(a.b) - a.b| <= F u |a| |b| (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1), twice that in
+    the distance, u being half the dtype's eps; the 16 covers the squares, the additions and the centring.
+    """
+    return (width + 16) * torch.finfo(dtype).eps
 
 
 @contextmanager
@@ -127,40 +177,3 @@ def _full_precision() -> Iterator[None]:
         yield
     finally:
         torch.set_float32_matmul_precision(precision)
-
-
-def _nearest_of_block(
-    features: np.ndarray, rows: np.ndarray, distances: torch.Tensor, k: int, slack: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """(the k nearest (rows, k) by definite distance, then index; whether they are sure (rows,)).
-
-    In float64 they are sure in any case: unsure rows measure every sample that could be among them.
-    """
-    width = min(k + _SPARE, len(features) - 1)
-    values, found = torch.topk(distances, width, dim=1, largest=False)
-    found, worst = found.cpu().numpy(), values[:, -1].double().cpu().numpy()
-    exact = pair_distances(features, features, np.repeat(rows, width), found.ravel()).reshape(found.shape)
-    order = np.lexsort((found, exact), axis=1)[:, :k]
-    nearest, kth = np.take_along_axis(found, order, 1), np.take_along_axis(exact, order, 1)[:, -1]
-    # A sample that topk left out is at least worst - slack away: if the k-th is nearer, none is missing.
-    settled = (kth < worst - slack) | (width == len(features) - 1)
-    if distances.dtype == torch.float64:
-        for row in np.flatnonzero(~settled):
-            within = torch.nonzero(distances[row] <= kth[row] + slack).ravel().cpu().numpy()
-            exact_row = pair_distances(features, features, np.full(len(within), rows[row]), within)
-            nearest[row] = within[np.lexsort((within, exact_row))[:k]]
-        settled[:] = True
-    return nearest, settled
-
-
-def _farthest_of_block(
-    features: np.ndarray, rows: np.ndarray, distances: torch.Tensor, slack: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """(largest definite distance (rows,), whether it is sure). Of a tie in float64, either will do."""
-    largest = distances.argmax(dim=1)
-    exact = pair_distances(features, features, rows, largest.cpu().numpy())
-    if distances.dtype == torch.float64:
-        return exact, np.ones(len(rows), dtype=bool)
-    distances[torch.arange(len(rows)), largest] = -torch.inf
-    second = distances.amax(dim=1).double().cpu().numpy()
-    return exact, exact > second + slack

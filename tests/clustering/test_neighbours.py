@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from clustering import neighbours
 from clustering.neighbours import nearest_distances, nearest_neighbours, pair_distances
@@ -59,10 +60,26 @@ def test_features_crowded_far_from_the_origin():
     check(features, 6)
 
 
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_features_of_any_scale(make_features, scale):
+    check(scale * make_features(60, 8).astype(np.float64), 6)
+
+
+def test_products_that_training_made_coarse_do_not_matter(make_features):
+    features = make_features(100, 6)
+    whole = nearest_neighbours(features, 9)
+    torch.set_float32_matmul_precision("medium")
+    try:
+        np.testing.assert_array_equal(nearest_neighbours(features, 9).indices, whole.indices)
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
 def test_blocks_and_threads_do_not_matter(make_features, monkeypatch):
     features = np.concatenate([make_features(150, 6), make_features(50, 6)])  # a quarter are duplicates
     whole = nearest_neighbours(features, 9).indices
-    monkeypatch.setattr(neighbours, "_BLOCK_VALUES", 7 * len(features))
+    monkeypatch.setattr(neighbours, "_TILE", 48)
     monkeypatch.setattr("clustering.parallel.torch.get_num_threads", lambda: 3)
     np.testing.assert_array_equal(nearest_neighbours(features, 9).indices, whole)
 
