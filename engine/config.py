@@ -9,13 +9,15 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
+from ruamel.yaml.scalarbool import ScalarBoolean
 
 from data.errors import UserError
 
@@ -25,6 +27,20 @@ Count = Annotated[int, Field(ge=0)]
 Rate = Annotated[float, Field(gt=0)]
 
 
+# ruamel reports most mistakes as YAMLError, and lets what its constructors raise on odd scalars through.
+NOT_YAML = (
+    YAMLError,
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    AssertionError,
+    NotImplementedError,
+    RecursionError,
+)
+
+
 class ConfigError(UserError):
     """A configuration that can't be used; the message names the file, the key and the remedy."""
 
@@ -32,7 +48,9 @@ class ConfigError(UserError):
 class Section(BaseModel):
     """A group of settings; unknown keys are refused and values are checked on every assignment."""
 
-    model_config = ConfigDict(extra="forbid", validate_assignment=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", validate_assignment=True, protected_namespaces=(), allow_inf_nan=False
+    )
 
 
 class SynthesisConfig(Section):
@@ -80,7 +98,7 @@ class ModelConfig(Section):
     @classmethod
     def _square(cls, value: Any) -> Any:
         """A single number means a square, as in the original configuration files."""
-        return (value, value) if isinstance(value, int) else value
+        return (value, value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 class BackendConfig(Section):
@@ -198,7 +216,7 @@ class RuntimeConfig(Section):
 class Config(Section):
     """Everything a run needs. ``{seed}`` in ``run`` and ``pre_gen_data`` stands for the seed, ``{method}`` for the method."""
 
-    seed: Count = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     run: str = ""  # folder under output/; empty: <dataset>-<method>[-seed<N>]
     output: str = "output"
     pre_gen_data: str = ""  # folder of the generated captions; empty: pre_gen_data/<dataset>
@@ -254,9 +272,9 @@ def load_config(paths: str | Path | Iterable[str | Path], overrides: Sequence[st
     merged: dict[str, Any] = {}
     origins: dict[str, str] = {}
     for file in files:
-        _merge(merged, _read_yaml(Path(file)), Config, str(file), origins)
+        _merge_source(merged, _read_yaml(Path(file)), str(file), origins)
     for override in overrides:
-        _merge(merged, _parse_override(override), Config, f"--set {override}", origins)
+        _merge_source(merged, _parse_override(override), f"--set {override}", origins)
     try:
         return Config.model_validate(merged)
     except ValidationError as error:
@@ -281,14 +299,20 @@ def _read_yaml(path: Path) -> Mapping[str, Any]:
         known = sorted(str(p) for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
         hint = f"; there are {', '.join(known)}" if known else ""
         raise ConfigError(f"The configuration file {path} does not exist{hint}.") from None
-    except (OSError, UnicodeDecodeError, YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"{path} is not readable as YAML: {reason}") from None
+    except OSError as error:
+        raise ConfigError(f"The configuration file {path} can't be read: {error.strerror}.") from None
+    except NOT_YAML as error:
+        raise ConfigError(f"{path} is not readable as YAML: {_reason(error)}") from None
     if content is None:
         return {}
     if not isinstance(content, Mapping):
         raise ConfigError(f"{path} must hold sections such as 'dataset:' and 'train:', not {content!r:.60}.")
     return content
+
+
+def _reason(error: Exception) -> str:
+    """A parser's complaint in one line, without the advice that it gives to programmers."""
+    return " ".join(str(error).split("To suppress this check")[0].split())
 
 
 def _parse_override(text: str) -> dict[str, Any]:
@@ -297,12 +321,25 @@ def _parse_override(text: str) -> dict[str, Any]:
     if not separator or not all(parts):
         raise ConfigError(f"--set needs KEY=VALUE such as train.max_epoch=3, not {text!r}.")
     try:
-        content: Any = YAML(typ="safe").load(value)
-    except YAMLError:
-        raise ConfigError(f"The value in --set {text} is not valid YAML: quote it.") from None
+        content: Any = YAML(typ="safe", pure=True).load(value)
+    except NOT_YAML as error:
+        raise ConfigError(
+            f"The value in --set {text!r:.200} is not valid YAML: quote it ({_reason(error):.200})."
+        ) from None
     for part in reversed(parts):
         content = {part: content}
     return content
+
+
+def _merge_source(
+    merged: dict[str, Any], source: Mapping[str, Any], origin: str, origins: dict[str, str]
+) -> None:
+    try:
+        _merge(merged, source, Config, origin, origins)
+    except RecursionError:
+        raise ConfigError(
+            f"{origin:.200} is nested too deeply, or an alias in it refers to itself."
+        ) from None
 
 
 def _merge(
@@ -319,15 +356,30 @@ def _merge(
         place = _place(source, key, origin)
         if model is not None and key not in model.model_fields:
             raise ConfigError(_unknown_key(str(key), prefix, model, place))
-        origins[path] = place
         section = _section_of(model, key)
         if isinstance(value, Mapping):
             slot = target.setdefault(str(key), {})
             if not isinstance(slot, dict):
                 slot = target[str(key)] = {}
             _merge(slot, value, section, origin, origins, f"{path}.")
+        elif value is None and _holds_keys_only(model, key):
+            continue  # a section whose lines are all commented out
+        elif section is not None and value is not None:
+            raise ConfigError(
+                f"'{path}' ({place}) is a section and takes keys such as '{path}.{next(iter(section.model_fields))}', "
+                f"not {value!r:.60}."
+            )
         else:
-            target[str(key)] = _plain(value)
+            target[str(key)] = _plain(value, f"'{path}' ({place})")
+        origins[path] = place
+
+
+def _holds_keys_only(model: type[BaseModel] | None, key: str) -> bool:
+    """True for a field that is a section or free keys and can't be None."""
+    annotation = None if model is None else model.model_fields[key].annotation
+    return get_origin(annotation) is dict or (
+        isinstance(annotation, type) and issubclass(annotation, BaseModel)
+    )
 
 
 def _section_of(model: type[BaseModel] | None, key: str) -> type[BaseModel] | None:
@@ -341,14 +393,24 @@ def _section_of(model: type[BaseModel] | None, key: str) -> type[BaseModel] | No
     return None
 
 
-def _plain(value: Any) -> Any:
-    """ruamel's round-trip types as plain Python."""
+def _plain(value: Any, place: str) -> Any:
+    """ruamel's round-trip types as plain Python; what a saved configuration could not hold is refused."""
+    if value is None:
+        return None
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item, place) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [_plain(item, place) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{place} has the value {value!r}: give a finite number.")
     for kind in (bool, int, float, str):
         if isinstance(value, kind):
             return kind(value)
-    return value
+    if isinstance(value, ScalarBoolean):
+        return bool(value)
+    raise ConfigError(
+        f"{place} has a value of the kind {type(value).__name__}, which no setting takes: quote it to make it a text."
+    )
 
 
 def _place(source: Mapping[str, Any], key: Any, origin: str) -> str:
@@ -381,11 +443,19 @@ def _unknown_key(key: str, prefix: str, model: type[BaseModel], place: str) -> s
 
 
 def _first_problem(error: ValidationError, origins: Mapping[str, str]) -> str:
-    problem = error.errors()[0]
+    """The first setting that is wrong: its value, where it stands, and what it should be."""
+    problems = error.errors()
+    path = _written_path(problems[0], origins)
+    if not path:
+        return f"'{'.'.join(map(str, problems[0]['loc']))}': {problems[0]['msg']}."
+    # A setting of several kinds ("auto" or a number) has one problem for each of them.
+    wanted = [problem["msg"] for problem in problems if _written_path(problem, origins) == path]
+    message = " or ".join(dict.fromkeys(message[0].lower() + message[1:] for message in wanted))
+    return f"'{path}' ({origins[path]}) has the value {problems[0]['input']!r:.80}: {message}."
+
+
+def _written_path(problem: Mapping[str, Any], origins: Mapping[str, str]) -> str:
+    """The longest part of a problem's path that somebody wrote; empty where nobody did."""
     names = [str(part) for part in problem["loc"]]
-    for length in range(len(names), 0, -1):
-        path = ".".join(names[:length])
-        if path in origins:
-            message = problem["msg"][0].lower() + problem["msg"][1:]
-            return f"'{path}' ({origins[path]}) has the value {problem['input']!r:.80}: {message}."
-    return f"'{'.'.join(names)}': {problem['msg']}."
+    paths = (".".join(names[:length]) for length in range(len(names), 0, -1))
+    return next((path for path in paths if path in origins), "")
