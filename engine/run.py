@@ -46,7 +46,7 @@ class Run:
 
     def __init__(self, directory: Path, log_name: str = "log.txt", stop: StopSignal | None = None) -> None:
         self.directory = directory
-        self.stop = stop or StopSignal()
+        self.stop = StopSignal() if stop is None else stop  # an unset signal is false
         self.metrics_path = directory / "metrics.jsonl"
         self._tensorboard: Any = None
         if distributed.is_main():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from pathlib import Path
 
 from PIL import Image, ImageOps
@@ -56,9 +57,12 @@ class PaletteBackend:
                 f"The {kind} prompt of {request.key!r} asks about an image, but the request has none."
             )
         variant = zlib.crc32(f"{request.key}\n{request.opening}".encode())
-        return sentence(_read(request.image), kind, request.opening, variant)
+        stat = request.image.stat()
+        description = _read(request.image, stat.st_mtime_ns, stat.st_size)
+        return sentence(description, kind, request.opening, variant)
 
 
-def _read(path: Path) -> Description:
+@lru_cache(maxsize=1 << 16)  # an image is asked about once per caption, at different times
+def _read(path: Path, modified: int, size: int) -> Description:
     with Image.open(path) as image:
         return describe(ImageOps.exif_transpose(image))

@@ -17,29 +17,43 @@ from captioning.prompts import Kind
 _SURE_COLOUR = 0.55
 
 _PERSON = {"male": "man", "female": "woman", "": "person"}
-_PRONOUN = {"male": "He", "female": "She", "": "The person"}
 
+# What people call these things: each first word is the fixed style's, the others are drawn for styled captions. A
+# model that only ever reads one word for a thing does not understand a query that uses another.
 _UPPER_NOUNS: dict[tuple[str, str], tuple[str, ...]] = {
-    ("top", "short"): ("t-shirt", "short sleeved shirt", "short sleeved t-shirt", "shirt with short sleeves"),
+    ("top", "short"): (
+        "t-shirt",
+        "short sleeved shirt",
+        "short sleeved t-shirt",
+        "tee shirt",
+        "shirt with short sleeves",
+        "short sleeved polo shirt",
+        "tee",
+    ),
     ("top", "long"): (
         "long sleeved shirt",
         "long sleeved top",
         "long sleeved sweater",
+        "sweater",
+        "button up shirt",
+        "pullover",
+        "sweatshirt",
         "shirt with long sleeves",
+        "hoodie",
     ),
     ("top", "none"): ("sleeveless top", "tank top", "sleeveless shirt"),
-    ("top", ""): ("shirt", "top"),
-    ("jacket", "long"): ("jacket", "long sleeved jacket"),
-    ("coat", "long"): ("coat", "long coat"),
+    ("top", ""): ("shirt", "top", "blouse"),
+    ("jacket", "long"): ("jacket", "long sleeved jacket", "coat", "suit jacket", "winter jacket"),
+    ("coat", "long"): ("coat", "long coat", "overcoat"),
     ("dress", "short"): ("dress", "short sleeved dress", "dress with short sleeves"),
     ("dress", "long"): ("dress", "long sleeved dress", "dress with long sleeves"),
     ("dress", "none"): ("dress", "sleeveless dress"),
 }
 _LOWER_NOUNS = {
-    "trousers": ("pants", "trousers", "long pants"),
-    "jeans": ("jeans", "pants", "blue jeans", "denim pants"),
-    "shorts": ("shorts", "knee length shorts"),
-    "skirt": ("skirt", "short skirt"),
+    "trousers": ("pants", "trousers", "long pants", "jeans", "a pair of pants"),
+    "jeans": ("jeans", "pants", "blue jeans", "denim pants", "denim jeans", "a pair of jeans"),
+    "shorts": ("shorts", "knee length shorts", "a pair of shorts"),
+    "skirt": ("skirt", "short skirt", "knee length skirt"),
     "long skirt": ("long skirt", "ankle length skirt"),
     "": ("pants",),
 }
@@ -50,14 +64,31 @@ _PATTERN_WORDS = {
     "": ("",),
 }
 _BAG_NOUNS = {
-    "backpack": ("backpack", "backpack", "rucksack"),
+    "backpack": ("backpack", "backpack", "rucksack", "book bag"),
     "bag": ("bag",),
-    "shoulder bag": ("shoulder bag", "bag"),
-    "handbag": ("handbag", "purse"),
-    "suitcase": ("suitcase",),
+    "shoulder bag": ("shoulder bag", "bag", "messenger bag"),
+    "handbag": ("handbag", "purse", "bag"),
+    "suitcase": ("suitcase", "rolling suitcase"),
 }
-_HAT_NOUNS = ("hat", "cap")
-_SHOE_NOUNS = ("shoes", "sneakers", "shoes")
+_HAT_NOUNS = ("hat", "cap", "baseball cap")
+_SHOE_NOUNS = ("shoes", "sneakers", "tennis shoes", "running shoes", "a pair of shoes")
+_HAIR_LENGTHS = {"long": ("long", "long", "shoulder length", "medium length"), "short": ("short",)}
+_COLOUR_SYNONYMS = {
+    "dark blue": ("dark blue", "navy blue", "navy"),
+    "dark red": ("dark red", "maroon"),
+    "light brown": ("light brown", "beige", "tan", "khaki"),
+    "light purple": ("light purple", "lavender"),
+    "grey": ("grey", "gray"),
+    "dark grey": ("dark grey", "dark gray"),
+    "light grey": ("light grey", "light gray"),
+    "blond": ("blond", "blonde"),
+}
+_SUBJECTS = {
+    "male": ("He", "The man", "The guy", "The young man", "The boy"),
+    "female": ("She", "The woman", "The lady", "The young woman", "The girl"),
+    "unknown": ("The person", "The person", "This person"),
+}
+_CARRYING = ("carries", "has", "is carrying", "is also carrying", "is holding")
 
 
 class _Choice:
@@ -115,7 +146,7 @@ def _base(description: Description) -> str:
     worn = _worn(description, first)
     if not worn:
         return ""
-    tail = [_hair_phrase(description), _bag_phrase(description, first)]
+    tail = [_hair_phrase(description, first), _bag_phrase(description, first)]
     with_things = _listed([phrase for phrase in tail if phrase])
     person = _PERSON[_gender(description)]
     return f"The {person} is wearing {_listed(worn)}" + (f", with {with_things}." if with_things else ".")
@@ -126,8 +157,7 @@ def _styled(description: Description, opening: str, choose: _Choice) -> str:
     worn = _worn(description, choose)
     if not worn:
         return ""
-    hair, bag = _hair_phrase(description), _bag_phrase(description, choose)
-    pronoun = _pronoun(opening)
+    hair, bag = _hair_phrase(description, choose), _bag_phrase(description, choose)
     if shape == 1 and len(worn) > 1:
         worn = [*worn[1:], worn[0]]
     if shape == 2 and len(worn) > 1 and " with " not in worn[0]:
@@ -141,9 +171,10 @@ def _styled(description: Description, opening: str, choose: _Choice) -> str:
         return f"{text}, with {_listed(things)}."
     rest = [
         f"has {hair}" if hair else "",
-        f"{choose(('carries', 'has', 'is carrying'))} {bag}" if bag else "",
+        f"{choose(_CARRYING)} {bag}" if bag else "",
     ]
-    return f"{text}. {pronoun} {_listed([phrase for phrase in rest if phrase])}."
+    subject = choose(_SUBJECTS[gender_of(opening)])
+    return f"{text}. {subject} {_listed([phrase for phrase in rest if phrase])}."
 
 
 def _fixed(description: Description) -> str:
@@ -157,7 +188,7 @@ def _fixed(description: Description) -> str:
     ]
     if any(worn):
         parts.append(f"The {person} is wearing {_listed([phrase for phrase in worn if phrase])}.")
-    if hair := _hair_phrase(description):
+    if hair := _hair_phrase(description, first):
         parts.append(f"The {person} has {hair}.")
     if bag := _bag_phrase(description, first):
         parts.append(f"The {person} carries {bag}.")
@@ -177,7 +208,7 @@ def _worn(description: Description, choose: _Choice) -> list[str]:
 
 def upper_phrase(description: Description, choose: _Choice) -> str:
     """ "a black and white striped t-shirt", or "" where its colour could not be named."""
-    colours = _colour_words(description.upper_colours)
+    colours = _colour_words(description.upper_colours, choose)
     if not colours:
         return ""
     kind = description.upper.value if description.upper.sure else "top"
@@ -192,7 +223,7 @@ def upper_phrase(description: Description, choose: _Choice) -> str:
 
 
 def _lower_phrase(description: Description, choose: _Choice) -> str:
-    colours = _colour_words(description.lower_colours)
+    colours = _colour_words(description.lower_colours, choose)
     kind = description.lower.value if description.lower.sure else ""
     if not colours or (not kind and description.upper.value == "dress"):
         return ""
@@ -200,7 +231,8 @@ def _lower_phrase(description: Description, choose: _Choice) -> str:
     nouns = _LOWER_NOUNS["jeans" if kind == "trousers" and first.term == "blue" else kind]
     noun = choose(nouns)
     pattern = _pattern_word(description.lower_pattern.value if description.lower_pattern.sure else "", choose)
-    phrase = f"{colours} {pattern} {noun}".replace("blue blue", "blue")
+    pair, noun = ("a pair of ", noun[10:]) if noun.startswith("a pair of ") else ("", noun)
+    phrase = f"{pair}{colours} {pattern} {noun}".replace("blue blue", "blue")
     if "skirt" in kind:
         phrase = _with_article(phrase)
         if description.legs_colour.sure:
@@ -210,7 +242,11 @@ def _lower_phrase(description: Description, choose: _Choice) -> str:
 
 def _shoes_phrase(description: Description, choose: _Choice) -> str:
     shoes = description.shoe_colour
-    return f"{shoes.value} {choose(_SHOE_NOUNS)}" if shoes.sure else ""
+    if not shoes.sure:
+        return ""
+    noun = choose(_SHOE_NOUNS)
+    colour = _called(shoes.value, choose)
+    return f"a pair of {colour} {noun[10:]}" if noun.startswith("a pair of ") else f"{colour} {noun}"
 
 
 def _hat_phrase(description: Description, choose: _Choice) -> str:
@@ -218,9 +254,10 @@ def _hat_phrase(description: Description, choose: _Choice) -> str:
     return _with_article(f"{hat.value} {choose(_HAT_NOUNS)}") if hat.sure else ""
 
 
-def _hair_phrase(description: Description) -> str:
+def _hair_phrase(description: Description, choose: _Choice) -> str:
     length = description.hair.value if description.hair.sure else ""
-    colour = description.hair_colour.value if description.hair_colour.sure else ""
+    length = choose(_HAIR_LENGTHS.get(length, (length,)))
+    colour = _called(description.hair_colour.value, choose) if description.hair_colour.sure else ""
     return " ".join(word for word in (length, colour, "hair") if word) if length or colour else ""
 
 
@@ -235,16 +272,15 @@ def _gender(description: Description) -> str:
     return description.gender.value if description.gender.sure else ""
 
 
-def _pronoun(opening: str) -> str:
-    """The pronoun that fits the opening, whose gender was read before."""
-    said = gender_of(opening)
-    return _PRONOUN["" if said == "unknown" else said]
+def _called(colour: str, choose: _Choice) -> str:
+    """One of the names people give to a colour."""
+    return choose(_COLOUR_SYNONYMS.get(colour, (colour,)))
 
 
-def _colour_words(colours: Sequence[ColourName]) -> str:
+def _colour_words(colours: Sequence[ColourName], choose: _Choice) -> str:
     sure = [colour for colour in colours if colour.confidence >= _SURE_COLOUR]
     words = dict.fromkeys(colour.words if len(sure) == 1 else colour.term for colour in sure)
-    return " and ".join(words)
+    return " and ".join(_called(word, choose) for word in words)
 
 
 def _pattern_word(pattern: str, choose: _Choice) -> str:

@@ -202,7 +202,7 @@ class SearchTraining:
             if distributed.is_main():
                 last = epoch + 1 == schedule.max_epoch
                 val = self._evaluate(model, epoch, last)
-                if place.phase != "warm-up":
+                if place.phase != "warm-up" or self.config.train.rounds == 0:
                     self._keep(model, place, epoch, val, last)
                 step = place.steps_before + (epoch + 1) * batches.steps
                 self._record_epoch(place, epoch, schedule.max_epoch, step, losses, val, seconds)
