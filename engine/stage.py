@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,8 @@ from engine import distributed
 from engine.config import Config, load_config
 from engine.loop import Machine
 from engine.run import LOGGER, Interrupted, StopSignal, start_logging
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @dataclass
@@ -125,12 +128,30 @@ def main(
     except UserError as error:
         LOGGER.error("%s", error)
         code = 1
+    except ValueError as error:
+        place = _raised_at(error)
+        if place is None:
+            raise
+        LOGGER.error("%s (%s)", error, place)
+        code = 1
     except KeyboardInterrupt:
         LOGGER.error("Stopped at once; the same command goes on from the last save.")
         code = 130
     finally:
         distributed.stop()
     sys.exit(code)
+
+
+def _raised_at(error: ValueError) -> str | None:
+    """File and line in this project that raised an error, None for one from a library.
+
+    Rooms that do not know ``UserError`` say what is wrong in a ValueError's sentence, so its traceback is of no use.
+    """
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    path = Path(frame.filename).resolve()
+    if not path.is_relative_to(ROOT) or "site-packages" in path.parts:
+        return None
+    return f"{path.relative_to(ROOT)}:{frame.lineno}"
 
 
 def _run(work: Callable[[Context], None], arguments: argparse.Namespace) -> int:
@@ -142,7 +163,8 @@ def _run(work: Callable[[Context], None], arguments: argparse.Namespace) -> int:
         work(Context(config, machine, stop, arguments.force, arguments))
     except Interrupted as reason:
         LOGGER.warning("%s The same command goes on from here.", reason)
-        return 130 if stop.received == signal.SIGINT else 0
+        # Not 0: train.bash would start the next stage on half of what it needs.
+        return 128 + (stop.received or signal.SIGTERM)
     return 0
 
 

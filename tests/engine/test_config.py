@@ -95,7 +95,6 @@ def test_a_section_given_as_a_value_is_not_silently_replaced_later(tmp_path):
         ("1: 2\n", "Unknown key '1'"),
         ("~: 2\n", "Unknown key 'None'"),
         ("train: [1]\n", "is a section"),
-        ("model: {options: {x: &a [*a]}}\n", "refers to itself"),
         ("model: {options: {x: !!set {a}}}\n", "quote it"),
     ],
 )
