@@ -1,0 +1,124 @@
+"""Pseudo labels of a round: what clusters, what is told when nothing does, and what is reported."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from data.errors import UserError
+from engine.feeds import ImageFeed
+from engine.labels import PseudoLabels, log_report, pseudo_labels, report
+
+
+class Colours(nn.Module):
+    """A model that sees an image's mean colour and nothing in a text; every pair matches as well as any other."""
+
+    def __init__(self, tokenizer) -> None:
+        super().__init__()
+        self.tokenizer = tokenizer
+        self.scale = nn.Parameter(torch.ones(1))
+
+    def encode_images(self, images):
+        colours = images.mean((2, 3))
+        return colours[:, None], colours
+
+    def encode_texts(self, texts):
+        ids = (texts if hasattr(texts, "ids") else self.tokenizer(texts)).ids
+        return torch.ones(len(ids), 1, 3), torch.ones(len(ids), 3)
+
+    def match(self, texts, image_tokens, image_index=None):
+        return torch.zeros(len(texts), 2)
+
+    def cluster_features(self, image_tokens, image_features, text_tokens, text_features, text_mask):
+        return torch.cat([nn.functional.normalize(image_features, dim=1), 0 * text_features], dim=1)
+
+
+@pytest.fixture
+def label(crops, tokenizer, config, machine):
+    """label(**settings of cluster) -> the labels of twelve crops, reds at odd places and blues at even ones."""
+    feed = ImageFeed(crops, (32, 16), None)
+    captions = ["a man in a shirt"] * len(crops)
+
+    def call(first_eps=None, correction: bool = False, **settings) -> PseudoLabels:
+        config.correction.enabled = correction
+        for name, value in {"min_samples": 2, "k1": 6, "k2": 3, "ratio": 0.4, **settings}.items():
+            setattr(config.cluster, name, value)
+        return pseudo_labels(Colours(tokenizer), feed, captions, config, machine, first_eps)
+
+    return call
+
+
+def test_two_groups_of_images_make_two_clusters(label):
+    labels = label(metric="jaccard", eps=0.95).after
+    assert labels.tolist() == [labels[0], labels[1]] * 6
+    assert labels[0] != labels[1]
+
+
+def test_the_radius_of_the_first_round_is_kept_unless_a_number_is_given(label):
+    first = label()
+    assert label(first.eps, ratio=0.3).eps == first.eps
+    assert label(ratio=0.3).eps != first.eps
+    assert label(first.eps, eps=first.eps * 1.01).eps == pytest.approx(first.eps * 1.01)
+
+
+def test_the_correction_gives_labels_of_clusters_that_are_there(label):
+    labels = label(correction=True)
+    assert set(labels.after) <= set(labels.before)
+    assert (labels.before == label().before).all()
+
+
+def test_all_noise_is_one_sentence_with_the_remedy(label, config):
+    with pytest.raises(UserError, match=r"noise.*cluster\.ratio") as caught:
+        label(min_samples=11)
+    assert "raise" in str(caught.value)
+
+
+def test_a_single_cluster_is_one_sentence_with_the_remedy(label):
+    with pytest.raises(UserError, match=r"one cluster.*cluster\.ratio") as caught:
+        label(eps=1e6)
+    assert "lower" in str(caught.value)
+
+
+def test_too_few_images_are_one_sentence_with_the_remedy(label):
+    with pytest.raises(UserError, match=r"12 images are too few.*cluster\.min_samples"):
+        label(min_samples=12)
+
+
+@pytest.mark.parametrize("content", [None, b"no array"])
+def test_source_features_that_cannot_be_read_are_named(label, tmp_path, content):
+    path = tmp_path / "source.npy"
+    if content:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=r"cluster\.source .*source\.npy"):
+        label(source=str(path))
+
+
+def test_labels_survive_saving(tmp_path):
+    labels = PseudoLabels(np.array([0, -1, 1]), np.array([0, 0, 1]), 0.25)
+    labels.save(tmp_path / "deep" / "round-0.npz")
+    again = PseudoLabels.load(tmp_path / "deep" / "round-0.npz")
+    assert (again.before == labels.before).all()
+    assert (again.after == labels.after).all()
+    assert again.eps == 0.25
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["round-0.npz"]
+
+
+def test_the_report_counts_clusters_noise_and_agreement(messages):
+    labels = PseudoLabels(np.array([0, 0, 2, -1]), np.array([0, 0, 2, 2]), 0.5)
+    content = report(labels, np.array([5, 5, 7, 7]))
+    assert (content["clusters"], content["noise"], content["images"]) == (2, 0.0, 4)
+    assert content["before"]["noise"] == 0.25
+    assert (content["after"]["size_max"], content["after"]["size_mean"]) == (2, 2.0)
+    assert content["after"]["nmi"] == pytest.approx(1.0)
+    assert content["after"]["ari"] == pytest.approx(1.0)
+    assert content["before"]["ari"] < 1
+    assert "nmi" not in report(labels, None)["after"]
+    log_report(3, content)
+    assert "Round 3: 2 clusters" in messages[-1]
+    nothing = report(PseudoLabels(np.full(3, -1), np.full(3, -1), 0.5), np.arange(3))
+    assert (nothing["clusters"], nothing["noise"], nothing["after"]["ari"]) == (0, 1.0, 1.0)
+    log_report(0, nothing)
+    assert "noise" in messages[-1]
+    assert "ratio" in messages[-1]

@@ -1,0 +1,196 @@
+"""The training loop: interrupted at any point it ends with the weights of an undisturbed run, bit for bit."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from engine import checkpoints
+from engine.feeds import ImageFeed, PairBatches, Pairs
+from engine.loop import DivergedError, Place, Schedule, Trainer
+from engine.run import Interrupted, Run
+from models.world import World
+
+SEED, EPOCHS, STEPS = 3, 3, 4
+SCHEDULE = Schedule(1e-2, EPOCHS, min_lr=1e-4, lr_warmup_steps=5)
+
+
+class Task(nn.Module):
+    """Two losses of an image's mean colour and its words, with dropout; ``before_step`` sees every forward pass."""
+
+    def __init__(self, vocabulary: int) -> None:
+        super().__init__()
+        torch.manual_seed(SEED)
+        self.words, self.image = nn.Embedding(vocabulary, 8), nn.Linear(3, 8)
+        self.dropout = nn.Dropout(0.3)
+        self.seen = 0
+        self.before_step = lambda _number: None
+
+    def forward(self, batch):
+        self.before_step(self.seen)
+        self.seen += 1
+        image = self.dropout(self.image(batch.images.mean((2, 3))))
+        text = self.dropout(self.words(batch.texts.ids).mean(1))
+        return {"pull": (image - text).square().mean(), "size": image.square().mean() * 0.1}
+
+
+@pytest.fixture
+def make_trainer(crops, tokenizer, tmp_path, machine, messages):
+    """make_trainer(folder) -> a trainer of a fresh task, writing below ``folder``."""
+    feed = ImageFeed(crops, (32, 16), None)
+    texts = tokenizer([f"a man in a red shirt {'and black trousers ' * (i % 3)}" for i in range(17)])
+    pairs = Pairs(np.arange(17) % 12, texts, np.arange(17))
+
+    def make(name: str, **options) -> Trainer:
+        task = Task(tokenizer.vocab_size)
+        run = Run(tmp_path / name)
+        decayed = {"params": [task.words.weight], "lr": 1e-2, "weight_decay": 0.1}
+        slower = {"params": list(task.image.parameters()), "lr": 1e-3, "weight_decay": 0.0}
+        return Trainer(
+            task,
+            [decayed, slower],
+            PairBatches(feed, pairs, 4, World(), machine.device, seed=SEED, name="round-0"),
+            SCHEDULE,
+            Place("round-0", 0, steps_before=100),
+            run,
+            machine,
+            tmp_path / name / "last.pth",
+            seed=SEED,
+            on_epoch=lambda epoch, losses, _seconds: run.record("epoch", epoch=epoch, losses=losses),
+            log_every=options.pop("log_every", 3),
+            **options,
+        )
+
+    return make
+
+
+def outcome(trainer: Trainer) -> tuple[dict, str]:
+    return trainer.task.state_dict(), trainer.run.metrics_path.read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def undisturbed(make_trainer):
+    trainer = make_trainer("undisturbed")
+    trainer.fit()
+    assert trainer.task.seen == EPOCHS * STEPS
+    return outcome(trainer)
+
+
+def assert_same(found, expected) -> None:
+    for name, tensor in expected[0].items():
+        assert torch.equal(found[0][name], tensor), name
+    assert found[1] == expected[1]
+
+
+@pytest.mark.parametrize("at", [0, 2, 3, 4, 6, 11])
+def test_stopped_by_a_signal_and_resumed(make_trainer, undisturbed, at):
+    """At the first step, inside an epoch, at its last step, at the next one's first, and at the very last."""
+    first = make_trainer("run")
+
+    def stop(number: int) -> None:
+        if number == at:
+            first.run.stop.received = signal.SIGTERM
+
+    first.task.before_step = stop
+    with pytest.raises(Interrupted):
+        first.fit()
+    assert first.task.seen == at + 1
+    second = make_trainer("run")
+    second.fit()
+    assert second.task.seen == EPOCHS * STEPS - at - 1
+    assert_same(outcome(second), undisturbed)
+
+
+@pytest.mark.parametrize("at", [1, 5, 10])
+@pytest.mark.parametrize("save_minutes", [10.0, 1e-9])
+def test_killed_without_a_save_and_resumed(make_trainer, undisturbed, at, save_minutes):
+    """What was logged after the last save is forgotten, because it is done again."""
+
+    def kill(number: int) -> None:
+        if number == at:
+            raise KeyboardInterrupt
+
+    first = make_trainer("run", save_minutes=save_minutes, log_every=1)
+    first.log_every = 3
+    first.task.before_step = kill
+    with pytest.raises(KeyboardInterrupt):
+        first.fit()
+    second = make_trainer("run")
+    second.fit()
+    lost = 0 if save_minutes < 1 else at % STEPS
+    assert second.task.seen == EPOCHS * STEPS - at + lost
+    assert_same(outcome(second), undisturbed)
+
+
+def test_a_finished_training_and_one_of_another_phase(make_trainer, undisturbed):
+    first = make_trainer("run")
+    first.fit()
+    again = make_trainer("run")
+    again.fit()
+    assert again.task.seen == 0
+    other = make_trainer("run")
+    other.place = Place("round-1", 1)
+    other.fit()
+    assert other.task.seen == EPOCHS * STEPS
+
+
+@pytest.mark.parametrize("at", [6, 7])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_state(make_trainer, at, value):
+    trainer = make_trainer("run")
+
+    def spoil(number: int) -> None:
+        if number == at:
+            with torch.no_grad():
+                trainer.task.image.weight[0, 0] = value
+
+    trainer.task.before_step = spoil
+    with pytest.raises(DivergedError, match=r"init_lr"):
+        trainer.fit()
+    state = checkpoints.load(trainer.state_path)
+    assert (state["epoch"], state["step"]) == (1, 0)
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in state["model"].values())
+
+
+def test_a_stop_signal_does_not_save_a_state_that_is_no_number(make_trainer):
+    trainer = make_trainer("run", log_every=100)
+
+    def spoil(number: int) -> None:
+        if number == 5:
+            trainer.task.image.weight.data.fill_(math.nan)
+            trainer.run.stop.received = signal.SIGTERM
+
+    trainer.task.before_step = spoil
+    with pytest.raises(DivergedError):
+        trainer.fit()
+    assert checkpoints.load(trainer.state_path)["epoch"] == 1
+
+
+def test_the_rate_follows_a_cosine_over_epochs_after_a_linear_start():
+    schedule = Schedule(init_lr=2.0, max_epoch=4, min_lr=1.0, lr_warmup_steps=10)
+    assert schedule.rate(0, 0) == pytest.approx(0.2)
+    assert schedule.rate(0, 4) == pytest.approx(1.0)
+    assert schedule.rate(0, 9) == schedule.rate(0, 50) == pytest.approx(2.0)
+    for epoch in range(5):
+        expected = 1.0 + 0.5 * (1 + math.cos(math.pi * epoch / 4))
+        assert schedule.rate(epoch, 1000) == pytest.approx(expected)
+    assert schedule.rate(4, 1000) == pytest.approx(1.0)
+    assert Schedule(1.0, 1).rate(0, 0) == 1.0
+
+
+def test_every_group_keeps_its_proportion_and_steps_are_counted_over_the_run(make_trainer):
+    trainer = make_trainer("run")
+    trainer.fit()
+    rates = [group["lr"] for group in trainer.optimizer.param_groups]
+    assert rates[0] == pytest.approx(SCHEDULE.rate(EPOCHS - 1, EPOCHS * STEPS))
+    assert rates[1] == pytest.approx(rates[0] / 10)
+    events = [json.loads(line) for line in trainer.run.metrics_path.read_text("utf-8").splitlines()]
+    steps = [event["total_step"] for event in events if event["event"] == "step"]
+    assert steps == [100 + 2, 100 + STEPS + 2, 100 + 2 * STEPS + 2]
+    assert [event["epoch"] for event in events if event["event"] == "epoch"] == [0, 1, 2]
