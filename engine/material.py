@@ -131,6 +131,16 @@ def compact(labels: np.ndarray) -> tuple[np.ndarray, int]:
     return result, len(values)
 
 
+def supervised(config: Config) -> bool:
+    """Whether training uses the data set's own captions and identities.
+
+    Raises:
+        UserError: no such method.
+    """
+    asked = config.train.supervision
+    return (method_class(config.model.method).supervision if asked == "method" else asked) == "labels"
+
+
 def method_class(name: str) -> type[Method]:
     """The class behind ``model.method``.
 

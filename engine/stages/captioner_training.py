@@ -12,16 +12,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from captioning.files import PreCaption, load_pre_captions
+from captioning.files import PRE_CAPTIONS, PreCaption, load_pre_captions
 from captioning.prompts import CAPTIONER_QUESTION
+from data import PedesDataset
 from data.errors import UserError
 from engine import checkpoints, distributed
 from engine.config import Config
 from engine.feeds import ImageFeed, PairBatches, Pairs
 from engine.loop import Machine, Place, Schedule, Trainer
 from engine.run import LOGGER, Run
-from engine.sources import open_dataset, open_tokenizer
+from engine.sources import open_dataset, open_tokenizer, training_images
 from engine.stage import Context, Mark
+from engine.stages.caption_needs import captions_are_there, supervised_needs_none
 from models.backbones.captioner import BlipCaptioner
 from models.backbones.checkpoints import load_blip
 from models.backbones.tokenizer import BlipTokenizer
@@ -29,6 +31,7 @@ from models.batch import Batch
 from models.world import World
 
 SECTIONS = ("seed", "dataset", "gen_pre_train_text", "pre_train")
+STAGE = "pre_train"
 
 
 class CaptioningTask(nn.Module):
@@ -57,17 +60,25 @@ def train_captioner(context: Context) -> None:
     """
     config, machine = context.config, context.machine
     directory = config.captioner_directory
-    mark = Mark(directory / ".pre_train.done", config, SECTIONS)
+    mark = Mark(directory / f".{STAGE}.done", config, SECTIONS)
     state_path = directory / "last.pth"
-    if not context.force and mark.is_set("pre_train"):
+    if (not context.force and mark.is_set(STAGE)) or supervised_needs_none(config, STAGE):
+        return
+    if config.gen_text.source == "pre_captions":
+        LOGGER.info("%s: not needed, gen_text.source uses the captions of stage A as they are.", STAGE)
+        return
+    dataset = open_dataset(config)
+    if not context.force and captions_are_there(config, training_images(dataset)):
+        LOGGER.info("%s: not needed, %s has captions of all images.", STAGE, config.caption_directory)
         return
     if context.force:
         mark.clear()
         distributed.barrier()
         if distributed.is_main():
             state_path.unlink(missing_ok=True)
+        distributed.barrier()
     run = Run(directory, "log.txt", context.stop)
-    model, batches = _prepare(config, machine)
+    model, batches = _prepare(config, machine, dataset)
     settings = config.pre_train
     trainer = Trainer(
         CaptioningTask(model, machine.world, settings.label_smoothing).to(machine.device),
@@ -97,14 +108,16 @@ def _report(run: Run, epoch: int, losses: dict[str, float], seconds: float) -> N
     LOGGER.info("pre_train epoch %d: language %.4f (%.0f s)", epoch + 1, losses["language"], seconds)
 
 
-def _prepare(config: Config, machine: Machine) -> tuple[BlipCaptioner, PairBatches]:
+def _prepare(config: Config, machine: Machine, dataset: PedesDataset) -> tuple[BlipCaptioner, PairBatches]:
     """The captioner with its starting weights, and the batches it learns from."""
-    path = config.caption_directory / "pre_captions.json"
+    path = config.caption_directory / PRE_CAPTIONS
     records = load_pre_captions(path)
-    dataset = open_dataset(config)
-    images = sorted(records)
+    # An imported file may know images of other splits, too.
+    images = sorted(records.keys() & set(training_images(dataset)))
     if not images:
-        raise UserError(f"{path} holds no caption: run gen_pre_train_text.py again (see its log).")
+        raise UserError(
+            f"{path} holds no caption of a training image: run gen_pre_train_text.py again (see its log)."
+        )
     texts = [
         text for image in images for text in (records[image].base_caption, records[image].styled_caption)
     ]

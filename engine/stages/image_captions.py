@@ -6,30 +6,43 @@ that gender. An image is encoded once for both; its text depends on the seed and
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from captioning.attributes import group
 from captioning.backends import make_backend
-from captioning.files import Caption, load_pre_captions, write_captions
+from captioning.files import (
+    CAPTIONS,
+    PRE_CAPTIONS,
+    Caption,
+    load_pre_captions,
+    store_beside,
+    write_captions,
+)
 from captioning.gender import gender_of
-from captioning.pipeline import group_captions
+from captioning.pipeline import Words, group_captions
 from captioning.prompts import CAPTIONER_QUESTION, opening
 from captioning.store import CaptionStore
 from data.errors import UserError
 from engine import checkpoints, distributed
+from engine.config import Config
 from engine.feeds import ImageFeed
 from engine.run import LOGGER, Run
 from engine.seeds import seed_of
 from engine.sources import open_dataset, training_images
 from engine.stage import Context, Mark, set_aside
+from engine.stages.caption_needs import captions_are_there, supervised_needs_none
+from engine.stages.sample_captions import progress_bar
 from models.backbones.captioner import BlipCaptioner
 
 SECTIONS = ("seed", "dataset", "gen_text")
+STAGE = "gen_text"
+Record = Mapping[str, Any]
 
 
 def caption_images(context: Context) -> None:
@@ -39,63 +52,90 @@ def caption_images(context: Context) -> None:
         UserError: the stage before has not run.
     """
     config = context.config
-    directory = config.caption_directory
-    mark = Mark(directory / ".gen_text.done", config, SECTIONS)
-    if not context.force and mark.is_set("gen_text"):
+    path = config.caption_directory / CAPTIONS
+    mark = Mark(path.with_name(f".{STAGE}.done"), config, SECTIONS)
+    if (not context.force and mark.is_set(STAGE)) or supervised_needs_none(config, STAGE):
         return
     if context.force:
         mark.clear()
-        set_aside(directory / "captions.jsonl")
+        set_aside(store_beside(path) if store_beside(path).exists() else path)
         distributed.barrier()
-    Run(directory, "log.txt", context.stop)
+    Run(path.parent, "log.txt", context.stop)
     dataset = open_dataset(config)
     images = training_images(dataset)
-    if config.gen_text.source == "captioner":
-        captions = _generate(context, images, [dataset.path(record) for record in dataset.train])
+    if not store_beside(path).exists() and captions_are_there(config, images):
+        LOGGER.info("%s: not needed, %s has captions of all images and is used as it is.", STAGE, path)
     else:
-        known = load_pre_captions(directory / "pre_captions.json")
-        captions = {image: (record.base_caption, record.styled_caption) for image, record in known.items()}
-    if distributed.is_main():
-        _write(context, captions, images)
-    distributed.barrier()
+        if config.gen_text.source == "captioner":
+            records = _generated(context, images, dataset.image_root)
+        else:
+            known = load_pre_captions(path.with_name(PRE_CAPTIONS))
+            records = {image: asdict(known[image]) for image in images if image in known}
+        if distributed.is_main():
+            _write(context, records, path)
+        distributed.barrier()
     mark.set()
 
 
-def _generate(context: Context, images: list[str], paths: list[Any]) -> dict[str, tuple[str, str]]:
-    """Captions of all images; what the store has already is not generated again."""
+def _generated(context: Context, images: list[str], image_root: Path) -> dict[str, Record]:
+    """The records of all images that have captions; what the store has already is not generated again."""
+    path = store_beside(context.config.caption_directory / CAPTIONS)
+    with CaptionStore(path) as store:
+        missing = set(store.missing(images))
+        LOGGER.info("Stage C: captioning %d images (%d are done).", len(missing), len(images) - len(missing))
+        # By position, not by turns: the other processes may have written since this one read the store.
+        world = context.machine.world
+        mine = [i for i in range(world.rank, len(images), world.size) if images[i] in missing]
+        distributed.barrier()
+        if mine:
+            _generate(context, images, image_root, np.asarray(mine), store)
+        distributed.barrier()
+        context.check_stop()
+        store.refresh()  # what all processes have written
+        records = {image: store.get(image) for image in images if store.status(image) == "done"}
+    if len(records) < len(images):
+        LOGGER.warning(
+            "%d of %d images have no usable caption and are left out.",
+            len(images) - len(records),
+            len(images),
+        )
+    return records
+
+
+def _generate(
+    context: Context, images: list[str], image_root: Path, chosen: np.ndarray, store: CaptionStore
+) -> None:
+    """Caption the images at the positions ``chosen``, batch by batch, until done or asked to stop."""
     config, machine = context.config, context.machine
     model, content = checkpoints.load_captioner(config.captioner_directory / "captioner.pth")
     model = model.to(machine.device)
-    store = CaptionStore(config.caption_directory / "captions.jsonl")
-    wanted = set(store.missing(images))
-    missing = [index for index, image in enumerate(images) if image in wanted]
-    LOGGER.info("Stage C: captioning %d images (%d are done).", len(missing), len(images) - len(missing))
-    feed = ImageFeed.of(paths, config, tuple(content["image_size"]))
-    mine = np.asarray(missing[machine.world.rank :: machine.world.size], dtype=np.int64)
-    bar = tqdm(total=len(mine), desc="stage C", disable=None if distributed.is_main() else True)
-    for chosen in _chunks(mine, config.gen_text.batch_size):
-        pixels = next(feed.batches(len(chosen), machine.device, chosen))
-        names = [images[i] for i in chosen]
-        with torch.inference_mode(), machine.autocast():
-            texts = two_pass_captions(model, pixels, names, chosen, context)
-        for name, (base, styled, start) in zip(names, texts, strict=True):
-            store.put(name, status="done", base_caption=base, styled_caption=styled, opening=start)
-        bar.update(len(chosen))
-        if context.stop:
-            break
-    bar.close()
-    distributed.barrier()
-    context.check_stop()
-    store = CaptionStore(config.caption_directory / "captions.jsonl")  # what all processes have written
-    records = {image: record for image in images if (record := store.get(image))}
-    return {image: (record["base_caption"], record["styled_caption"]) for image, record in records.items()}
+    feed = ImageFeed.of([image_root / image for image in images], config, tuple(content["image_size"]))
+    size = config.gen_text.batch_size
+    with tqdm(total=len(chosen), desc="stage C", disable=None if distributed.is_main() else True) as bar:
+        for start in range(0, len(chosen), size):
+            if context.stop:
+                return
+            positions = chosen[start : start + size]
+            pixels = next(feed.batches(size, machine.device, positions))
+            names = [images[i] for i in positions]
+            with torch.inference_mode(), machine.autocast():
+                texts = two_pass_captions(model, pixels, names, positions, config)
+            for name, (base, styled, start_of_styled) in zip(names, texts, strict=True):
+                # A captioner that ends at once says nothing after the question.
+                store.put(
+                    name,
+                    status="done" if base and styled else "empty",
+                    base_caption=base,
+                    styled_caption=styled,
+                    opening=start_of_styled,
+                )
+            bar.update(len(positions))
 
 
 def two_pass_captions(
-    model: BlipCaptioner, pixels: torch.Tensor, names: list[str], positions: np.ndarray, context: Context
+    model: BlipCaptioner, pixels: torch.Tensor, names: list[str], positions: np.ndarray, config: Config
 ) -> list[tuple[str, str, str]]:
     """(B, 3, H, W) images -> per image the base caption, the styled caption and its opening."""
-    config = context.config
     settings = config.gen_text
     options = {
         "top_p": settings.top_p,
@@ -113,35 +153,43 @@ def two_pass_captions(
     return list(zip(bases, styled, openings, strict=True))
 
 
-def _chunks(indices: np.ndarray, size: int) -> Iterator[np.ndarray]:
-    for start in range(0, len(indices), size):
-        yield indices[start : start + size]
-
-
-def _write(context: Context, captions: dict[str, tuple[str, str]], images: list[str]) -> None:
+def _write(context: Context, records: Mapping[str, Record], path: Path) -> None:
     """Group the attributes and write the file that training reads."""
-    settings = context.config.gen_text.attributes
-    styled = {image: captions[image][1] for image in images if image in captions}
-    if not styled:
+    if not records:
         raise UserError("No training image has a caption: run gen_pre_train_text.py and pre_train.py first.")
-    if settings is None:
-        groups = {image: group(text) for image, text in styled.items()}
-    else:
-        store = CaptionStore(context.config.caption_directory / "attributes.jsonl")
-        backend = make_backend(settings.backend, **settings.options)
-        try:
-            groups = group_captions(styled, backend=backend, store=store)
-        finally:
-            backend.close()
-    path = context.config.caption_directory / "captions.json"
-    records = [Caption(image, *captions[image], *map(tuple, groups[image])) for image in styled]
-    write_captions(path, records)
-    distinct = len({record.styled_caption for record in records})
-    words = np.mean([len(record.styled_caption.split()) for record in records])
+    groups = _groups(context, records, path)
+    captions = [
+        Caption(image, record["base_caption"], record["styled_caption"], *groups[image])
+        for image, record in records.items()
+    ]
+    write_captions(path, captions)
+    words = np.mean([len(caption.styled_caption.split()) for caption in captions])
     LOGGER.info(
         "Stage C: %s has %d images, %d distinct styled captions of %.1f words on average.",
         path,
-        len(records),
-        distinct,
+        len(captions),
+        len({caption.styled_caption for caption in captions}),
         words,
     )
+
+
+def _groups(context: Context, records: Mapping[str, Record], path: Path) -> dict[str, Words]:
+    """Upper and lower words by image: those that came with the captions, else the text model's, else the rules'."""
+    groups: dict[str, Words] = {
+        image: (tuple(record.get("upper", ())), tuple(record.get("lower", ())))
+        for image, record in records.items()
+    }
+    groups = {image: words for image, words in groups.items() if any(words)}
+    rest = {image: record["styled_caption"] for image, record in records.items() if image not in groups}
+    settings = context.config.gen_text.attributes
+    if settings is None or not rest:
+        return groups | group_captions(rest)
+    backend = make_backend(settings.backend, **settings.options)
+    try:
+        with (
+            CaptionStore(path.with_name("attributes.jsonl")) as store,
+            progress_bar(context, "stage C") as progress,
+        ):
+            return groups | group_captions(rest, backend, store, progress=progress)
+    finally:
+        backend.close()

@@ -2,22 +2,42 @@
 
 from __future__ import annotations
 
+import argparse
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
 from captioning.backends import Backend, make_backend
-from captioning.pipeline import caption_sample, export
+from captioning.files import PRE_CAPTIONS, store_beside
+from captioning.pipeline import caption_sample, estimate_sample, export
 from captioning.store import CaptionStore
 from engine import distributed
-from engine.config import BackendConfig
+from engine.config import PreTextConfig
 from engine.run import LOGGER, Interrupted, Run
 from engine.seeds import seed_of
 from engine.sources import open_dataset, training_images
 from engine.stage import Context, Mark, set_aside
+from engine.stages.caption_needs import captions_are_there, supervised_needs_none
 
 SECTIONS = ("seed", "dataset", "gen_pre_train_text")
+STAGE = "gen_pre_train_text"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """``--dry-run`` and ``--retry-refused``."""
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="only say what is still to be asked, how long it takes and what it costs",
+    )
+    parser.add_argument(
+        "--retry-refused",
+        action="store_true",
+        help="ask again about images that were refused or came back empty",
+    )
 
 
 def sample_captions(context: Context) -> None:
@@ -27,72 +47,118 @@ def sample_captions(context: Context) -> None:
         UserError: no images, a backend that can't be used, or one that fails for good.
     """
     config = context.config
-    directory = config.caption_directory
-    mark = Mark(directory / ".gen_pre_train_text.done", config, SECTIONS)
-    if not context.force and mark.is_set("gen_pre_train_text"):
+    path = config.caption_directory / PRE_CAPTIONS
+    mark = Mark(path.with_name(f".{STAGE}.done"), config, SECTIONS)
+    dry_run, retry = _asked(context, "dry_run"), _asked(context, "retry_refused")
+    wanted = context.force or dry_run or retry
+    if (not wanted and mark.is_set(STAGE)) or supervised_needs_none(config, STAGE):
         return
-    if context.force:
+    if context.force and not dry_run:
         mark.clear()
-        set_aside(directory / "pre_captions.jsonl")
-    Run(directory, "log.txt", context.stop)
+        set_aside(store_beside(path))
+        distributed.barrier()
     dataset = open_dataset(config)
-    chosen = choose_sample(training_images(dataset), config.gen_pre_train_text.samples, config.seed)
-    LOGGER.info(
-        "Stage A: captioning %d training images with '%s'.", len(chosen), config.gen_pre_train_text.backend
-    )
-    summary = _caption(context, chosen, dataset.image_root, directory)
-    context.check_stop()
-    if distributed.is_main():
-        written = export(
-            CaptionStore(directory / "pre_captions.jsonl"), directory / "pre_captions.json", chosen
+    images = training_images(dataset)
+    if not wanted and captions_are_there(config, images):
+        LOGGER.info("%s: not needed, %s has captions of all images.", STAGE, path.parent)
+        return
+    with CaptionStore(store_beside(path)) as store:
+        captioned = {image for image in images if store.status(image) == "done"}
+        chosen = choose_sample(images, config.gen_pre_train_text.samples, config.seed, captioned)
+        if dry_run:
+            _estimate(config.gen_pre_train_text, chosen, dataset.image_root, store, retry)
+            return
+        Run(path.parent, "log.txt", context.stop)
+        LOGGER.info(
+            "Stage A: captioning %d training images with '%s'.",
+            len(chosen),
+            config.gen_pre_train_text.backend,
         )
-        LOGGER.info("Stage A: %d of %d images captioned; %s", written, len(chosen), summary)
+        _caption(context, chosen, dataset.image_root, store, retry)
+        context.check_stop()
+        distributed.barrier()
+        if distributed.is_main():
+            written = export(store, path, chosen)
+            LOGGER.info("Stage A: %d of %d images captioned; %s", written, len(chosen), store.summary())
     distributed.barrier()
     mark.set()
 
 
-def choose_sample(images: list[str], samples: int, seed: int) -> list[str]:
-    """A random sample without replacement, in sampling order; all images when there are fewer."""
+def _asked(context: Context, flag: str) -> bool:
+    return bool(getattr(context.arguments, flag, False))
+
+
+def choose_sample(images: list[str], samples: int, seed: int, captioned: set[str] = frozenset()) -> list[str]:
+    """A random sample without replacement, in sampling order; all images when there are fewer.
+
+    Those that have captions (imported ones, or those of a run before) are part of it before others are: asking for
+    the rest after an interruption therefore gives the same sample.
+    """
     order = np.random.default_rng(seed_of(seed, "stage A sample")).permutation(len(images))
-    return [images[i] for i in order[:samples]]
+    shuffled = [images[i] for i in order]
+    preferred = sorted(shuffled, key=lambda image: image not in captioned)  # a stable sort
+    chosen = set(preferred[:samples])
+    return [image for image in shuffled if image in chosen]
 
 
-def _caption(context: Context, images: list[str], image_root: Path, directory: Path) -> str:
+@contextmanager
+def _backends(settings: PreTextConfig) -> Iterator[tuple[Backend, Backend | None]]:
+    """What looks at the images and, if there is one, what simplifies texts."""
+    opened = [make_backend(part.backend, **part.options) for part in (settings, settings.text) if part]
+    try:
+        yield opened[0], opened[1] if settings.text else None
+    finally:
+        for backend in opened:
+            backend.close()
+
+
+def _estimate(
+    settings: PreTextConfig, images: list[str], image_root: Path, store: CaptionStore, retry: bool
+) -> None:
+    """Say what is left to ask; nothing is asked and nothing is written."""
+    if not distributed.is_main():
+        return
+    retry = retry or settings.retry_refused
+    todo = len(store.missing(images, retry_refused=retry))
+    with _backends(settings) as (backend, text_backend):
+        work = estimate_sample(
+            images, image_root, backend, store, text_backend=text_backend, retry_refused=retry
+        )
+        free = not any(hasattr(asked, "estimate") for asked in (backend, text_backend))
+    print(
+        f"Stage A with '{settings.backend}': {todo} of {len(images)} sampled images are still to be captioned, "
+        f"{'on this machine, at no cost' if free else work}."
+    )
+
+
+def _caption(context: Context, images: list[str], image_root: Path, store: CaptionStore, retry: bool) -> None:
     """Ask for what the store does not have yet; a stop signal ends it between two answers."""
     settings = context.config.gen_pre_train_text
     world = context.machine.world
-    store = CaptionStore(directory / "pre_captions.jsonl")
-    backend = _open(settings)
-    text_backend = _open(settings.text) if settings.text else None
-    bar = tqdm(desc="stage A", disable=None if distributed.is_main() else True)
-
-    def progress(step: str, answered: int, asked: int) -> None:
-        bar.set_description(f"stage A, {step}")
-        bar.total = asked
-        bar.update(answered - bar.n)
-        if context.stop:  # every answer so far is in the store
-            raise Interrupted("Stopped in stage A.")
-
-    try:
-        report = caption_sample(
+    with _backends(settings) as (backend, text_backend), progress_bar(context, "stage A") as progress:
+        caption_sample(
             images,
             image_root,
             backend,
             store,
             text_backend=text_backend,
             progress=progress,
-            retry_refused=settings.retry_refused,
+            retry_refused=retry or settings.retry_refused,
             rank=world.rank,
             world_size=world.size,
         )
-    finally:
-        bar.close()
-        backend.close()
-        if text_backend:
-            text_backend.close()
-        store.close()
-    return str(report.summary)
 
 
-def _open(settings: BackendConfig) -> Backend:
-    return make_backend(settings.backend, **settings.options)
+@contextmanager
+def progress_bar(context: Context, title: str) -> Iterator[Callable[[str, int, int], None]]:
+    """A callback (step, answered, asked) that shows progress and raises ``Interrupted`` when a stop was asked for."""
+    with tqdm(desc=title, disable=None if distributed.is_main() else True) as bar:
+
+        def progress(step: str, answered: int, asked: int) -> None:
+            bar.set_description(f"{title}, {step}")
+            bar.total = asked
+            bar.update(answered - bar.n)
+            if context.stop:  # every answer so far is in the store
+                raise Interrupted(f"Stopped in {title}.")
+
+        yield progress

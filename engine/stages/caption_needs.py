@@ -1,0 +1,31 @@
+"""When the stages that make captions have nothing to do: whoever has captions already does not pay for them again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from captioning.files import CAPTIONS, load_captions, store_beside
+from captioning.store import CaptionStore
+from engine.config import Config
+from engine.material import supervised
+from engine.run import LOGGER
+
+
+def supervised_needs_none(config: Config, stage: str) -> bool:
+    """True, and said so, where training uses the data set's own captions."""
+    if not supervised(config):
+        return False
+    LOGGER.info("%s: not needed, '%s' learns from the data set's own captions.", stage, config.model.method)
+    return True
+
+
+def captions_are_there(config: Config, images: Sequence[str]) -> bool:
+    """True when stage C's captions of all these images are known: generated before, imported, or put there by hand.
+
+    Images that were refused or came back empty count as settled: nobody asks for them again by himself.
+    """
+    path = config.caption_directory / CAPTIONS
+    store = CaptionStore(store_beside(path))
+    if len(store):
+        return not store.missing(images)
+    return path.exists() and load_captions(path).keys() >= set(images)
