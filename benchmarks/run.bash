@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Every benchmark, one after the other; each rewrites its table in benchmarks/results (docs/benchmarks.md):
+#   bash benchmarks/run.bash            # all
+#   bash benchmarks/run.bash blip_step  # only those named
+# They compare two versions in one run, so ratios mean something; run nothing else meanwhile.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source scripts/environment.bash
+ALL=(palette_accuracy blip_step itm_reranking evaluation_memory pseudo_labels)
+
+palette_accuracy() {
+    "$PYTHON" -m synthesis.demo --root output/benchmarks/demo --seed 0
+    "$PYTHON" -m benchmarks.palette_accuracy --root output/benchmarks/demo/CUHK-PEDES
+}
+blip_step() { OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive "$PYTHON" benchmarks/blip_step.py; }
+itm_reranking() { OMP_NUM_THREADS=1 "$PYTHON" benchmarks/itm_reranking.py --queries 16 --gallery 16; }
+evaluation_memory() { "$PYTHON" benchmarks/evaluation_memory.py; } # needs about 6 GB in TMPDIR
+pseudo_labels() {
+    "$PYTHON" -m benchmarks.pseudo_labels compare
+    "$PYTHON" -m benchmarks.pseudo_labels scale
+}
+
+CHOSEN=("$@")
+[ $# -gt 0 ] || CHOSEN=("${ALL[@]}")
+for name in "${CHOSEN[@]}"; do
+    [[ " ${ALL[*]} " == *" $name "* ]] || { echo "There is no benchmark '$name': give some of ${ALL[*]}." >&2; exit 2; }
+done
+set_up_environment requirements-dev.txt
+for name in "${CHOSEN[@]}"; do
+    echo "== $name" >&2
+    "$name"
+done
