@@ -103,7 +103,13 @@ class Trainer:
         if self.machine.world.size > 1:
             ids = [self.machine.device.index] if self.machine.device.type == "cuda" else None
             task = nn.parallel.DistributedDataParallel(
-                task, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True
+                task,
+                device_ids=ids,
+                broadcast_buffers=False,
+                gradient_as_bucket_view=True,
+                find_unused_parameters=getattr(
+                    self.task, "warming", False
+                ),  # a warm-up leaves the heads alone
             )
         return torch.compile(task) if self.machine.compile else task
 

@@ -124,7 +124,14 @@ def _prepare(config: Config, machine: Machine, dataset: PedesDataset) -> tuple[B
     tokenizer = open_tokenizer(config, texts, config.caption_directory / "tokenizer")
     size = config.pre_train.image_size or config.model.image_size
     torch.manual_seed(config.seed)
-    model = BlipCaptioner(config.model.size, size, tokenizer)
+    model = BlipCaptioner(
+        config.model.size,
+        size,
+        tokenizer,
+        vit_grad_ckpt=config.model.vit_grad_ckpt,
+        vit_ckpt_layer=config.model.vit_ckpt_layer,
+        dropout=config.model.dropout,
+    )
     if config.pre_train.pretrained:
         LOGGER.info("%s", load_blip(model, Path(config.pre_train.pretrained)))
     feed = ImageFeed.of([dataset.image_root / image for image in images], config, size)

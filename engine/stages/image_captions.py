@@ -58,7 +58,8 @@ def caption_images(context: Context) -> None:
         return
     if context.force:
         mark.clear()
-        set_aside(store_beside(path) if store_beside(path).exists() else path)
+        set_aside(store_beside(path))
+        set_aside(path)  # or it would be taken for captions put there by hand
         distributed.barrier()
     Run(path.parent, "log.txt", context.stop)
     dataset = open_dataset(config)
@@ -107,7 +108,10 @@ def _generate(
 ) -> None:
     """Caption the images at the positions ``chosen``, batch by batch, until done or asked to stop."""
     config, machine = context.config, context.machine
-    model, content = checkpoints.load_captioner(config.captioner_directory / "captioner.pth")
+    path = config.captioner_directory / "captioner.pth"
+    if not path.exists():
+        raise UserError(f"There is no captioner {path}: run pre_train.py first.")
+    model, content = checkpoints.load_captioner(path)
     model = model.to(machine.device)
     feed = ImageFeed.of([image_root / image for image in images], config, tuple(content["image_size"]))
     size = config.gen_text.batch_size

@@ -23,7 +23,13 @@ from engine.evaluation import Split, evaluate_split, open_split
 from engine.feeds import ImageFeed, PairBatches
 from engine.labels import PseudoLabels, log_report, pseudo_labels, report
 from engine.loop import Place, Schedule, Trainer
-from engine.material import compact, generated_material, method_class, report_identities, supervised_material
+from engine.material import (
+    compact,
+    generated_material,
+    report_identities,
+    supervised,
+    supervised_material,
+)
 from engine.run import LOGGER, Run
 from engine.sources import open_dataset, open_tokenizer
 from engine.stage import Context, Mark
@@ -38,13 +44,13 @@ SECTIONS = ("seed", "dataset", "model", "train", "cluster", "correction")
 class RetrievalTask(nn.Module):
     """Batch -> the method's named losses (a module, so that DistributedDataParallel can wrap it)."""
 
-    def __init__(self, model: Method) -> None:
+    def __init__(self, model: Method, warming: bool) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.warming = model, warming
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """The losses of this process's share of the batch."""
-        return self.model.losses(batch)
+        return self.model.warm_up_losses(batch) if self.warming else self.model.losses(batch)
 
 
 def train_search(context: Context) -> None:
@@ -87,9 +93,7 @@ class SearchTraining:
     def __init__(self, context: Context, run: Run) -> None:
         self.config, self.machine, self.run = context.config, context.machine, run
         self.directory = context.config.run_directory
-        method = method_class(self.config.model.method)
-        supervision = self.config.train.supervision
-        self.supervised = (method.supervision if supervision == "method" else supervision) == "labels"
+        self.supervised = supervised(self.config)
         dataset = open_dataset(self.config)
         make = supervised_material if self.supervised else generated_material
         self.material = make(dataset, self.config)
@@ -198,18 +202,20 @@ class SearchTraining:
             padding=settings.crop_padding,
         )
 
+        warming = place.phase == "warm-up"
+
         def on_epoch(epoch: int, losses: dict[str, float], seconds: float) -> None:
             if distributed.is_main():
                 last = epoch + 1 == schedule.max_epoch
                 val = self._evaluate(model, epoch, last)
-                if place.phase != "warm-up" or self.config.train.rounds == 0:
+                if not warming or self.config.train.rounds == 0:
                     self._keep(model, place, epoch, val, last)
                 step = place.steps_before + (epoch + 1) * batches.steps
                 self._record_epoch(place, epoch, schedule.max_epoch, step, losses, val, seconds)
             distributed.barrier()
 
         trainer = Trainer(
-            RetrievalTask(model),
+            RetrievalTask(model, warming),
             model.parameter_groups(schedule.init_lr, settings.weight_decay),
             batches,
             schedule,

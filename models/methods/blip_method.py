@@ -65,6 +65,11 @@ class BlipMethod(Method, BlipRetrieval):
         """NDF over the global batch: the same number in every process."""
         return ndf_loss(encoded.all_image_features, encoded.all_text_features, encoded.all_labels)
 
+    def warm_up_losses(self, batch: Batch) -> dict[str, Tensor]:
+        """The global loss alone: where every image is its own class, the hardest negative is often the same person, and
+        the steps that matching would cost teach the encoders more."""
+        return {"ndf": self.global_loss(self.encode(batch))}
+
     def matching_pairs(self, batch: Batch, encoded: Encoded) -> MatchingPairs:
         """Positives and both kinds of hardest negatives; the negatives may be of any process."""
         world, size = self.world, len(batch)

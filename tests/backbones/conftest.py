@@ -44,7 +44,8 @@ def captions() -> list[str]:
 @pytest.fixture(scope="session")
 def tokenizer(tmp_path_factory) -> BlipTokenizer:
     """A small vocabulary, learned on the test's own captions."""
-    return BlipTokenizer.train(CAPTIONS * 2, tmp_path_factory.mktemp("vocabulary"), vocab_size=300)
+    more = ["the man in a leather jacket, a T-shirt and her other shirt"]
+    return BlipTokenizer.train((CAPTIONS + more) * 2, tmp_path_factory.mktemp("vocabulary"), vocab_size=300)
 
 
 @pytest.fixture(scope="session")

@@ -49,6 +49,7 @@ def test_ids_equal_transformers_bert_tokenizer(bert_pieces, captions, tmp_path):
     ours = BlipTokenizer.load(path)
     for caption in captions + odd:
         expected = theirs(clean_caption(caption), truncation=True, max_length=73)["input_ids"]
+        expected = [number for number in expected if number != ours.unknown_id]  # said nothing: left out
         batch = ours([caption])
         assert batch.ids[0].tolist() == expected
         assert batch.mask.all()
@@ -206,3 +207,18 @@ def test_batches_index_trim_and_join():
         TextBatch.cat([batch, batch_of([2], extra=False)])
     with pytest.raises(ValueError, match="agree"):
         TextBatch(batch.ids, batch.mask[:, :2])
+
+
+def test_words_without_a_known_piece_are_left_out(tmp_path):
+    tokenizer = BlipTokenizer.train(["a red hat", "a blue hat"] * 3, tmp_path, vocab_size=100)
+    assert tokenizer(["a zzyx red hat 9"]).ids.tolist() == tokenizer(["a red hat"]).ids.tolist()
+    assert tokenizer.words("a zzyx red hat 9") == [None, "a", "red", "hat", None]
+    mask = tokenizer.word_mask(["a zzyx red hat 9", "a blue hat"], [{"hat", "zzyx"}, {"blue"}])
+    assert mask.tolist() == [[False, False, False, True, False], [False, False, True, False, False]]
+    assert tokenizer.prompt_ids("zzyx red") == tokenizer.prompt_ids("red")
+
+
+def test_a_trained_vocabulary_has_no_piece_that_its_captions_do_not_use(captions, tmp_path):
+    tokenizer = BlipTokenizer.train(captions, tmp_path, vocab_size=400)
+    used = set(tokenizer(captions).ids.flatten().tolist()) | set(tokenizer.special_ids)
+    assert used >= set(range(tokenizer.vocab_size))
