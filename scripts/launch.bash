@@ -39,11 +39,16 @@ launch() {
         wait "$CHILD" && CODE=0 || CODE=$?
         kill -0 "$CHILD" 2>/dev/null || break
     done
-    if [ -n "${STOPPED:-}" ]; then exit "$CODE"; fi
+    # A stage that was told to stop has saved and ends with 143 or 130; asked by SIGTERM, that is no failure.
+    if [ "$STOPPED" = TERM ] || [ "$CODE" = 143 ]; then
+        echo "Stopped; the same command goes on from here." >&2
+        exit 0
+    fi
+    [ -z "$STOPPED" ] || exit 130
     return "$CODE"
 }
 
 # SIGTERM (SLURM) and ctrl-C: the stage saves and ends; the stages after it are not started.
 STOPPED=
-trap 'STOPPED=1; [ -n "${CHILD:-}" ] && kill -TERM "$CHILD" 2>/dev/null' TERM
-trap 'STOPPED=1; [ -n "${CHILD:-}" ] && kill -INT "$CHILD" 2>/dev/null' INT
+trap 'STOPPED=TERM; [ -n "${CHILD:-}" ] && kill -TERM "$CHILD" 2>/dev/null' TERM
+trap 'STOPPED=INT; [ -n "${CHILD:-}" ] && kill -INT "$CHILD" 2>/dev/null' INT
