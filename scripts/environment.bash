@@ -24,14 +24,10 @@ def lines(path):
 
 for line in lines(sys.argv[1]):
     name, _, least = line.partition(">=")
-    names = [name.strip()] + (["faiss-gpu", "faiss-gpu-cu12", "faiss-gpu-cu11"] if name.strip() == "faiss-cpu" else [])
-    for candidate in names:
-        try:
-            if numbers(version(candidate)) >= numbers(least):
-                break
-        except PackageNotFoundError:
-            continue
-    else:
+    try:
+        if numbers(version(name.strip())) < numbers(least):
+            sys.exit(1)
+    except PackageNotFoundError:
         sys.exit(1)
 PY
 }

@@ -41,7 +41,7 @@ def evaluate_run(context: Context) -> None:
     if split is None:
         LOGGER.info(
             "This data set has no %s split (a bare folder has no captions to query with): nothing to evaluate. "
-            "The model is %s; search with it: python search.py --help.",
+            "The model is %s.",
             config.test.split,
             path,
         )
