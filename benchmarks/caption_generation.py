@@ -1,0 +1,167 @@
+"""Two captions per image (stage C): ours against encoding twice and generating without a cache, in one run.
+
+Ours encodes a batch once for both passes and keeps keys and values. The plain version, written from the definition,
+encodes the images for each pass and runs the decoder over the whole text for every word; its batches are the same.
+Both draw alike, so they must write the same texts.
+
+    OMP_NUM_THREADS=2 python benchmarks/caption_generation.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from captioning.gender import gender_of
+from captioning.prompts import CAPTIONER_QUESTION, opening
+from engine.config import Config, GenTextConfig
+from engine.seeds import seed_of
+from engine.stages.image_captions import two_pass_captions
+from models.backbones.captioner import BlipCaptioner, sample_nucleus
+from models.backbones.tokenizer import BlipTokenizer
+
+RESULTS = Path(__file__).parent / "results"
+WORDS = [f"{a}{b}{c}" for a in "bdfglmnprst" for b in "aeiou" for c in "kmnrst"]
+Captions = list[tuple[str, str, str]]
+
+
+def plain_text(
+    model: BlipCaptioner, pixels: Tensor, prompts: list[str], seeds: list[int], settings: GenTextConfig
+) -> list[str]:
+    """One pass: encodes the images, then reads the whole text again for every word that is added."""
+    words, device = model.tokenizer, pixels.device
+    image_tokens = model.encode_images(pixels)
+    texts = [words.prompt_ids(prompt) for prompt in prompts]
+    starts = [len(text) for text in texts]
+    draws = [
+        torch.rand(settings.max_length, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+        for seed in seeds
+    ]
+    never = sorted(words.special_ids - {words.sep_id})
+    finished = [False] * len(texts)
+    for step in range(settings.max_length):
+        width = max(map(len, texts))
+        ids = torch.tensor([text + [words.pad_id] * (width - len(text)) for text in texts], device=device)
+        ends = torch.tensor([len(text) - 1 for text in texts], device=device)
+        hidden = model.text_decoder.bert(ids, None, image_tokens, causal=True)
+        logits = model.text_decoder.word_logits(hidden[torch.arange(len(texts), device=device), ends]).float()
+        for row, text in enumerate(texts):
+            seen = torch.tensor(sorted({*text, words.pad_id}), device=device)
+            known = logits[row, seen]
+            penalty = settings.repetition_penalty
+            logits[row, seen] = torch.where(known < 0, known * penalty, known / penalty)
+            logits[row, never] = float("-inf")
+            if len(text) < settings.min_length:
+                logits[row, words.sep_id] = float("-inf")
+        drawn = torch.stack([draw[step] for draw in draws]).to(device)
+        chosen = sample_nucleus(logits.softmax(-1), drawn, settings.top_p).tolist()
+        for row, token in enumerate(chosen):
+            if not finished[row]:
+                texts[row] = [*texts[row], token]
+                finished[row] = token == words.sep_id or len(texts[row]) >= settings.max_length
+        if all(finished):
+            break
+    endings = [
+        words.decode([t for t in text[start:] if t != words.sep_id])
+        for text, start in zip(texts, starts, strict=True)
+    ]
+    return [f"{prompt} {ending}" for prompt, ending in zip(prompts, endings, strict=True)]
+
+
+def plain_two_passes(
+    model: BlipCaptioner, pixels: Tensor, names: list[str], positions: np.ndarray, config: Config
+) -> Captions:
+    """The same captions as ``two_pass_captions``, with nothing kept from one word or pass to the next."""
+    settings = config.gen_text
+    seeds = [seed_of(config.seed, "base", name) for name in names]
+    answers = plain_text(model, pixels, [CAPTIONER_QUESTION] * len(names), seeds, settings)
+    bases = [answer[len(CAPTIONER_QUESTION) :].strip() for answer in answers]
+    openings = [opening(gender_of(base), int(i), "C") for base, i in zip(bases, positions, strict=True)]
+    seeds = [seed_of(config.seed, "styled", name) for name in names]
+    return list(zip(bases, plain_text(model, pixels, openings, seeds, settings), openings, strict=True))
+
+
+def seconds_of(action, device: str) -> tuple[np.ndarray, Captions]:
+    """Wall time and this process's CPU time of an action, the GPU's work included, and what it returned."""
+    started = np.array([time.perf_counter(), time.process_time()])
+    result = action()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return np.array([time.perf_counter(), time.process_time()]) - started, result
+
+
+@torch.inference_mode()
+def run(options: argparse.Namespace) -> list[dict[str, object]]:
+    """Times ours, plain, ours; whatever else the machine does then falls on both."""
+    torch.manual_seed(0)
+    with tempfile.TemporaryDirectory() as directory:
+        words = BlipTokenizer.train(WORDS * 10, directory, vocab_size=2000)
+    model = BlipCaptioner(options.size, tokenizer=words).eval().to(options.device)
+    length = options.max_length
+    # All texts run to the end, so that both versions write the same number of words whatever the random weights say.
+    config = Config(gen_text=GenTextConfig(min_length=length, max_length=length))
+    pixels = torch.randn(options.images, 3, *model.image_size, device=options.device)
+    names, positions = [f"{i}.jpg" for i in range(options.images)], np.arange(options.images)
+    given = (model, pixels, names, positions, config)
+    two_pass_captions(
+        model,
+        pixels[:1],
+        names[:1],
+        positions[:1],
+        Config(gen_text=GenTextConfig(min_length=1, max_length=16)),
+    )
+    before, ours = seconds_of(lambda: two_pass_captions(*given), options.device)
+    plain, expected = seconds_of(lambda: plain_two_passes(*given), options.device)
+    after, _ = seconds_of(lambda: two_pass_captions(*given), options.device)
+    same = sum(found == wanted for found, wanted in zip(ours, expected, strict=True))
+    if options.device == "cpu" and same < options.images:
+        raise SystemExit(f"Only {same} of {options.images} images have the same captions in both versions.")
+    times = {"plain": plain, "ours": (before + after) / 2}
+    return [
+        {
+            "version": name,
+            "size": options.size,
+            "threads": torch.get_num_threads(),
+            "images": options.images,
+            "tokens": length,
+            "same_captions": same,
+            "seconds": f"{spent[0]:.2f}",
+            "cpu_seconds": f"{spent[1]:.2f}",
+            "images_per_second": f"{options.images / spent[0]:.3f}",
+            "ratio": f"{plain[0] / spent[0]:.2f}",
+            "cpu_ratio": f"{plain[1] / spent[1]:.2f}",
+        }
+        for name, spent in times.items()
+    ]
+
+
+def main() -> None:
+    """Runs the comparison and writes benchmarks/results/caption_generation-<device>-<torch>.csv."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--size", default="base", help="tiny, base or large")
+    parser.add_argument("--images", type=int, default=2, help="the batch")
+    parser.add_argument("--max-length", type=int, default=40, help="tokens of a text, prompt included")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    options = parser.parse_args()
+    rows = run(options)
+    path = RESULTS / f"caption_generation-{options.device}-{torch.__version__.split('+')[0]}.csv"
+    path.parent.mkdir(exist_ok=True)
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    print(path.read_text())
+
+
+if __name__ == "__main__":
+    main()
