@@ -16,10 +16,9 @@ from captioning.files import PRE_CAPTIONS, PreCaption, load_pre_captions
 from captioning.prompts import CAPTIONER_QUESTION
 from data import PedesDataset
 from data.errors import UserError
-from engine import checkpoints, distributed
-from engine.config import Config
+from engine import checkpoints, distributed, warm_up
 from engine.feeds import ImageFeed, PairBatches, Pairs
-from engine.loop import Machine, Place, Schedule, Trainer
+from engine.loop import Place, Schedule, Trainer
 from engine.run import LOGGER, Run
 from engine.sources import open_dataset, open_tokenizer, training_images
 from engine.stage import Context, Mark
@@ -76,9 +75,10 @@ def train_captioner(context: Context) -> None:
         distributed.barrier()
         if distributed.is_main():
             state_path.unlink(missing_ok=True)
+            warm_up.warm_up_path(config).unlink(missing_ok=True)
         distributed.barrier()
     run = Run(directory, "log.txt", context.stop)
-    model, batches = _prepare(config, machine, dataset)
+    model, batches = _prepare(context, dataset, run)
     settings = config.pre_train
     trainer = Trainer(
         CaptioningTask(model, machine.world, settings.label_smoothing).to(machine.device),
@@ -108,8 +108,9 @@ def _report(run: Run, epoch: int, losses: dict[str, float], seconds: float) -> N
     LOGGER.info("pre_train epoch %d: language %.4f (%.0f s)", epoch + 1, losses["language"], seconds)
 
 
-def _prepare(config: Config, machine: Machine, dataset: PedesDataset) -> tuple[BlipCaptioner, PairBatches]:
+def _prepare(context: Context, dataset: PedesDataset, run: Run) -> tuple[BlipCaptioner, PairBatches]:
     """The captioner with its starting weights, and the batches it learns from."""
+    config, machine = context.config, context.machine
     path = config.caption_directory / PRE_CAPTIONS
     records = load_pre_captions(path)
     # An imported file may know images of other splits, too.
@@ -134,6 +135,8 @@ def _prepare(config: Config, machine: Machine, dataset: PedesDataset) -> tuple[B
     )
     if config.pre_train.pretrained:
         LOGGER.info("%s", load_blip(model, Path(config.pre_train.pretrained)))
+    elif warm_up.is_wanted(config):
+        warm_up.start_captioner(model, warm_up.warm_up(context, dataset, tokenizer, run))
     feed = ImageFeed.of([dataset.image_root / image for image in images], config, size)
     pairs = caption_pairs(records, images, tokenizer, config.gen_text.max_length)
     batches = PairBatches(

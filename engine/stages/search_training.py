@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
-from engine import checkpoints, distributed
+from engine import checkpoints, distributed, warm_up
 from engine.config import save_config
 from engine.evaluation import Split, evaluate_split, open_split
 from engine.feeds import ImageFeed, PairBatches
@@ -33,7 +32,6 @@ from engine.material import (
 from engine.run import LOGGER, Run
 from engine.sources import open_dataset, open_tokenizer
 from engine.stage import Context, Mark
-from models import build_model
 from models.backbones.checkpoints import load_blip
 from models.batch import Batch
 from models.methods.base import Method
@@ -44,13 +42,13 @@ SECTIONS = ("seed", "dataset", "model", "train", "cluster", "correction")
 class RetrievalTask(nn.Module):
     """Batch -> the method's named losses (a module, so that DistributedDataParallel can wrap it)."""
 
-    def __init__(self, model: Method, warming: bool) -> None:
+    def __init__(self, model: Method) -> None:
         super().__init__()
-        self.model, self.warming = model, warming
+        self.model = model
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """The losses of this process's share of the batch."""
-        return self.model.warm_up_losses(batch) if self.warming else self.model.losses(batch)
+        return self.model.losses(batch)
 
 
 def train_search(context: Context) -> None:
@@ -68,16 +66,17 @@ def train_search(context: Context) -> None:
         mark.clear()
         for name in ("train", "labels"):
             shutil.rmtree(directory / name, ignore_errors=True)
-        for name in ("start.pth", "best.pth", "metrics.jsonl"):
+        for name in ("best.pth", "metrics.jsonl"):
             (directory / name).unlink(missing_ok=True)
     distributed.barrier()
     if distributed.is_main():
         save_config(config, directory / "config.yaml")
     run = Run(directory, "log.txt", context.stop)
     training = SearchTraining(context, run)
-    training.warm_up()
     if training.supervised:
         training.supervised_run()
+    elif config.train.rounds == 0:
+        training.keep_start()
     else:
         for number in range(config.train.rounds):
             training.round(number)
@@ -91,7 +90,7 @@ class SearchTraining:
     """One run of the main stage: what it reads, its starting weights, and its rounds."""
 
     def __init__(self, context: Context, run: Run) -> None:
-        self.config, self.machine, self.run = context.config, context.machine, run
+        self.context, self.config, self.machine, self.run = context, context.config, context.machine, run
         self.directory = context.config.run_directory
         self.supervised = supervised(self.config)
         dataset = open_dataset(self.config)
@@ -101,48 +100,26 @@ class SearchTraining:
         self.tokenizer = open_tokenizer(self.config, self.material.texts(), self.material.tokenizer_directory)
         self.feed = ImageFeed.of([dataset.image_root / image for image in self.material.images], self.config)
         self.val: Split | None = open_split(dataset, "val", self.config, self.config.model.image_size)
-        self.starting_weights = self.directory / "start.pth"
+        wanted = not self.supervised and warm_up.is_wanted(self.config)
+        self.start = warm_up.warm_up(context, dataset, self.tokenizer, run) if wanted else None
         self.best = self.directory / "best.pth"
         self.states = self.directory / "train"
         self.steps_done = 0
 
     def new_model(self) -> Method:
         """The method's model with its starting weights: the warm-up's, else BLIP's, else random ones."""
-        config = self.config.model
-        torch.manual_seed(self.config.seed)
-        model = build_model(
-            config.method,
-            size=config.size,
-            image_size=config.image_size,
-            tokenizer=self.tokenizer,
-            vit_grad_ckpt=config.vit_grad_ckpt,
-            vit_ckpt_layer=config.vit_ckpt_layer,
-            dropout=config.dropout,
-            **config.options,
-        )
-        model.options = dict(config.options)
-        model.world = self.machine.world
-        if self.starting_weights.exists():
-            model.load_state_dict(checkpoints.load(self.starting_weights)["model"], strict=False)
-        elif config.pretrained:
-            LOGGER.info("%s", load_blip(model, Path(config.pretrained)))
-        return model.to(self.machine.device)
+        model = warm_up.new_model(self.context, self.tokenizer)
+        if self.start is not None:
+            model.load_state_dict(self.start, strict=False)
+        elif self.config.model.pretrained:
+            LOGGER.info("%s", load_blip(model, Path(self.config.model.pretrained)))
+        return model
 
-    def warm_up(self) -> None:
-        """Where there are no pre-trained weights: learn from the pairs themselves, every image its own class."""
-        settings = self.config.train.warm_up
-        if self.supervised or settings.max_epoch == 0:
-            return
-        if not self.starting_weights.exists():
-            schedule = Schedule(
-                settings.init_lr, settings.max_epoch, lr_warmup_steps=settings.lr_warmup_steps
-            )
-            labels = np.arange(len(self.material.images))
-            model, steps = self._train(Place("warm-up"), labels, schedule)
-            if distributed.is_main():
-                checkpoints.save(self.starting_weights, self._describe(model, steps=steps))
-            distributed.barrier()
-        self.steps_done = checkpoints.load(self.starting_weights)["meta"]["steps"]
+    def keep_start(self) -> None:
+        """No rounds: the starting weights are the model (an ablation)."""
+        if distributed.is_main():
+            checkpoints.save(self.best, self._describe(self.new_model(), selected_on="last"))
+        distributed.barrier()
 
     def round(self, number: int) -> None:
         """Label the images with the best model so far, then train from the starting weights on the labels."""
@@ -202,20 +179,17 @@ class SearchTraining:
             padding=settings.crop_padding,
         )
 
-        warming = place.phase == "warm-up"
-
         def on_epoch(epoch: int, losses: dict[str, float], seconds: float) -> None:
             if distributed.is_main():
                 last = epoch + 1 == schedule.max_epoch
                 val = self._evaluate(model, epoch, last)
-                if not warming or self.config.train.rounds == 0:
-                    self._keep(model, place, epoch, val, last)
+                self._keep(model, place, epoch, val, last)
                 step = place.steps_before + (epoch + 1) * batches.steps
                 self._record_epoch(place, epoch, schedule.max_epoch, step, losses, val, seconds)
             distributed.barrier()
 
         trainer = Trainer(
-            RetrievalTask(model, warming),
+            RetrievalTask(model),
             model.parameter_groups(schedule.init_lr, settings.weight_decay),
             batches,
             schedule,
