@@ -17,6 +17,7 @@ from captioning.files import Caption, PreCaption, load_captions, write_captions,
 from captioning.store import CaptionStore
 from data import load_dataset
 from engine import checkpoints
+from tests.captioning.chat_server import ChatServer
 from tests.pipeline.mini import ROOT, STAGES, make_pipeline
 
 pytestmark = pytest.mark.integration
@@ -275,6 +276,27 @@ def test_refused_images_are_asked_about_again_on_request(pipeline, tmp_path):
         sampled = json.loads((folder / "pre_captions.json").read_text("utf-8"))
         assert len(sampled) == count
         assert (image in {record["image"] for record in sampled}) == bool(arguments)
+
+
+def test_an_endpoints_key_is_in_no_file_of_the_run(pipeline, tmp_path, monkeypatch, capfd):
+    key = "sk-test-9f2c7a51d0e84b"
+    monkeypatch.setenv("PSPD_TEST_KEY", key)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with ChatServer(scripted=[(500, {}, f"no, not with {key}".encode())]) as server:
+        options = f"{{base_url: '{server.url}', model: vl, api_key_env: PSPD_TEST_KEY, concurrency: 2}}"
+        endpoint = [f"{part}={value}" for part, value in (("backend", "openai"), ("options", options))]
+        stage_a = [f"gen_pre_train_text.{setting}" for setting in endpoint]
+        stage_c = [f"gen_text.attributes.{setting}" for setting in endpoint]
+        for stage in STAGES:
+            assert pipeline(stage, "--set", *stage_a, *stage_c) == 0, pipeline.messages
+            assert not pipeline.said(key)
+    assert len(server.asked) > 14 * 2 + 24
+    assert all(key in asked.authorization for asked in server.asked)
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert any("openai" in path.read_text("utf-8") for path in written if path.name == "config.yaml")
+    assert not [path for path in written if key.encode() in path.read_bytes()]
+    out, err = capfd.readouterr()
+    assert key not in out + err
 
 
 PHOTOS = ("RGB", "RGBA", "L", "P", "I;16", "CMYK", "exif", "progressive")
