@@ -79,7 +79,7 @@ def test_code_in_a_file_is_refused_and_not_run(tmp_path, plain_pickle):
     path, trace = tmp_path / "best.pth", tmp_path / "trace"
     content = {"format": checkpoints.FORMAT, "model": Payload(trace)}
     if plain_pickle:
-        path.write_bytes(pickle.dumps(content))
+        path.write_bytes(pickle.dumps(content, protocol=2))
     else:
         torch.save(content, path)
     with pytest.raises(CheckpointError, match="never run"):
