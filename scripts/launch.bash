@@ -40,7 +40,8 @@ launch() {
         kill -0 "$CHILD" 2>/dev/null || break
     done
     # A stage that was told to stop has saved and ends with 143 or 130; asked by SIGTERM, that is no failure.
-    if [ "$STOPPED" = TERM ] || [ "$CODE" = 143 ]; then
+    # torchrun reports a stop of its processes as 1.
+    if [ "$CODE" = 143 ] || { [ "$STOPPED" = TERM ] && { [ "$CODE" = 0 ] || [ "${runner[1]:-}" = -m ]; }; }; then
         echo "Stopped; the same command goes on from here." >&2
         exit 0
     fi
