@@ -6,7 +6,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/environment.bash
-ALL=(palette_accuracy blip_step itm_reranking evaluation_memory pseudo_labels)
+ALL=(palette_accuracy blip_step itm_reranking evaluation_memory caption_generation pseudo_labels)
 
 palette_accuracy() {
     "$PYTHON" -m synthesis.demo --root output/benchmarks/demo --seed 0
@@ -15,6 +15,7 @@ palette_accuracy() {
 blip_step() { OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive "$PYTHON" benchmarks/blip_step.py; }
 itm_reranking() { OMP_NUM_THREADS=1 "$PYTHON" benchmarks/itm_reranking.py --queries 16 --gallery 16; }
 evaluation_memory() { "$PYTHON" benchmarks/evaluation_memory.py; } # needs about 6 GB in TMPDIR
+caption_generation() { OMP_NUM_THREADS=1 "$PYTHON" benchmarks/caption_generation.py; }
 pseudo_labels() {
     "$PYTHON" -m benchmarks.pseudo_labels compare
     "$PYTHON" -m benchmarks.pseudo_labels scale
