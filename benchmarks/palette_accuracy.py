@@ -3,7 +3,9 @@
     python -m benchmarks.palette_accuracy --root datasets/demo/CUHK-PEDES
 
 The demo's `attributes.json` says what every drawn person wears. Captions are read back by `captioning.attributes`, so
-any captions of demo images can be scored, those of a trained captioner too: `score_captions`, `language`.
+any captions of demo images can be scored, those of a trained captioner too:
+
+    python -m benchmarks.palette_accuracy --root datasets/demo/CUHK-PEDES --captions pre_gen_data/demo-seed0/captions.json
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from pathlib import Path
 from captioning import prompts
 from captioning.attributes import Garment, garments
 from captioning.backends import Request, make_backend
+from captioning.files import load_captions
 from captioning.gender import gender_of
 from captioning.lexicon import FOOTWEAR
 
@@ -244,15 +247,34 @@ def main() -> None:
     parser.add_argument("--root", type=Path, required=True, help="demo set with attributes.json and imgs/")
     parser.add_argument("--images", type=int, default=2000, help="how many images (default 2000)")
     parser.add_argument("--output", type=Path, default=RESULTS)
+    parser.add_argument(
+        "--captions", type=Path, help="score a captions.json (stage C) instead, and write no CSV"
+    )
     arguments = parser.parse_args()
     source = arguments.root / "attributes.json"
     if not source.is_file():
         parser.error(f"{source} is missing; make a demo set with python -m synthesis.demo")
     attributes = json.loads(source.read_text())
+    if arguments.captions:
+        captions = load_captions(arguments.captions).values()
+        for kind in ("base_caption", "styled_caption"):
+            texts = {caption.image: getattr(caption, kind) for caption in captions}
+            print(f"{kind}s of {arguments.captions}")
+            print_table(score_captions(texts, attributes), language(texts.values()))
+        return
     images = sorted(attributes["images"])
     images = images[:: max(1, len(images) // arguments.images)][: arguments.images]
     base, styled, seconds = caption_with_palette(images, arguments.root / "imgs")
     rows, variety = score_captions(styled, attributes), language(styled.values())
+    print_table(rows, variety)
+    print(
+        f"empty captions: {sum(not text for text in base.values())}; {1000 * seconds:.1f} ms of one core per image"
+    )
+    write_table(arguments.output, rows, variety, seconds)
+
+
+def print_table(rows: list[Accuracy], variety: Mapping[str, float]) -> None:
+    """The attributes, then the language figures, for people."""
     print(f"{'attribute':16} {'asked':>6} {'right when said':>16} {'not said':>9} {'right of all':>13}")
     for row in rows:
         print(
@@ -260,10 +282,6 @@ def main() -> None:
         )
     for name, value in variety.items():
         print(f"{name}: {value:.4g}")
-    print(
-        f"empty captions: {sum(not text for text in base.values())}; {1000 * seconds:.1f} ms of one core per image"
-    )
-    write_table(arguments.output, rows, variety, seconds)
 
 
 if __name__ == "__main__":
