@@ -330,7 +330,13 @@ def test_interrupted_client_ends_at_once_and_keeps_what_it_has(tmp_path):
         command = client_command(tmp_path, server, 4)
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         with subprocess.Popen(
-            command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
+            command,
+            cwd=ROOT,
+            env=environment,
+            stderr=subprocess.PIPE,
+            text=True,
+            # A shell's background job ignores SIGINT, and so would its children: these tests may run as one.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         ) as client:
             while len(server.asked) < 14 and client.poll() is None:
                 time.sleep(0.01)

@@ -76,7 +76,7 @@ def test_a_small_batch_is_learnt_by_heart(method, words):
     batch = example.batch(model, LABELS)
     optimizer = torch.optim.AdamW(model.parameter_groups(3e-4, 0.05))
     history = []
-    for _ in range(25):
+    for _ in range(35):
         losses = model.losses(batch)
         history.append(losses)
         optimizer.zero_grad()
