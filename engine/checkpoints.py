@@ -62,9 +62,16 @@ def load(path: Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        # torch's own words on a refused file advise to load it unsafely: nobody should.
+        refused = isinstance(error, pickle.UnpicklingError) or "weights_only" in str(error)
+        reason = (
+            "not plain weights"
+            if refused
+            else (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        )
         raise CheckpointError(
-            f"{path} can't be loaded as weights ({reason}): it is damaged, or holds code, which is never run."
+            f"{path} can't be loaded as weights ({reason}): it is damaged, another kind of file, or holds code, which "
+            "is never run."
         ) from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CheckpointError(

@@ -22,7 +22,7 @@ from engine.feeds import ImageFeed
 from engine.loop import Machine
 from engine.run import LOGGER
 from models.methods.base import Method
-from retrieval.encode import Gallery, encode_gallery, encode_queries
+from retrieval.encode import Gallery, Progress, encode_gallery, encode_queries
 from retrieval.itm import candidates
 
 
@@ -56,12 +56,14 @@ def pseudo_labels(
     config: Config,
     machine: Machine,
     eps: float | None,
+    progress: Progress | None = None,
 ) -> PseudoLabels:
     """Cluster the training images by image and text, and correct the labels across modalities.
 
     Args:
         captions: one styled caption per image of ``feed``.
         eps: the first round's radius, kept in later rounds; None computes it.
+        progress: called with (done, total) while the candidates of the correction are scored.
 
     Raises:
         UserError: too few images, or nothing (or everything) clusters, with what to change.
@@ -80,6 +82,7 @@ def pseudo_labels(
                 text_features,
                 config.correction.k_tests,
                 config.correction.k,
+                progress=progress,
             )
         labels = correct_labels(clusters.labels, clusters.core, features, image_to_text, text_to_image)
     return PseudoLabels(clusters.labels, labels, clusters.eps)

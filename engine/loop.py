@@ -125,6 +125,8 @@ class Trainer:
             started = time.monotonic()
             self._train_epoch(epoch, step)
             self._check_finite()
+            if step < self.batches.steps:
+                self._save(epoch, self.batches.steps)  # an evaluation that is stopped must not cost the epoch
             means = {name: float(total / self.counted) for name, total in self.losses.items()}
             self.losses, self.counted = {}, 0
             self.on_epoch(epoch, means, time.monotonic() - started)

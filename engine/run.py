@@ -53,6 +53,15 @@ class Run:
             directory.mkdir(parents=True, exist_ok=True)
             _add_log_file(directory / log_name)
 
+    def stop_if_asked(self, _done: int = 0, _total: int = 0) -> None:
+        """A progress callback for work that is done again from its start: a stop need not wait for its end.
+
+        Raises:
+            Interrupted: a stop signal came.
+        """
+        if self.stop:
+            raise Interrupted("Stopped between two saves.")
+
     def metrics_position(self) -> int:
         """Bytes of ``metrics.jsonl`` so far: stored in checkpoints, so that a resumed run continues there."""
         return self.metrics_path.stat().st_size if self.metrics_path.exists() else 0

@@ -33,7 +33,7 @@ def evaluate_run(context: Context) -> None:
         return
     config = context.config
     directory = config.run_directory
-    Run(directory, "log.txt", context.stop)
+    run = Run(directory, "log.txt", context.stop)
     path = context.arguments.checkpoint or directory / "best.pth"
     model, content = checkpoints.load_retrieval_model(path)
     model = model.to(context.machine.device)
@@ -48,7 +48,7 @@ def evaluate_run(context: Context) -> None:
         distributed.barrier()
         return
     LOGGER.info("Evaluating %s: %d queries, %d images.", path, len(split.captions), len(split.images))
-    evaluation = evaluate_split(model, split, config, context.machine, config.test.k_test)
+    evaluation = evaluate_split(model, split, config, context.machine, config.test.k_test, run.stop_if_asked)
     _write(context, content, split, evaluation, directory)
     distributed.barrier()
 

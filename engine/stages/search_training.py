@@ -151,7 +151,13 @@ class SearchTraining:
             LOGGER.info("Round %d: labelling %d images.", number, len(self.feed))
             eps = PseudoLabels.load(path.with_name("round-0.npz")).eps if number else None
             labels = pseudo_labels(
-                model, self.feed, self.material.cluster_texts, self.config, self.machine, eps
+                model,
+                self.feed,
+                self.material.cluster_texts,
+                self.config,
+                self.machine,
+                eps,
+                progress=self.run.stop_if_asked,
             )
             content = report(labels, self.report_identities)
             log_report(number, content)
@@ -209,7 +215,9 @@ class SearchTraining:
         """Metrics on val, where there is one and it is this epoch's turn."""
         if self.val is None or not (last or (epoch + 1) % self.config.train.evaluate_every == 0):
             return None
-        evaluation = evaluate_split(model, self.val, self.config, self.machine, self.config.train.k_test)
+        evaluation = evaluate_split(
+            model, self.val, self.config, self.machine, self.config.train.k_test, self.run.stop_if_asked
+        )
         return {"itc": evaluation.itc, "itm": evaluation.itm}
 
     def _keep(
