@@ -15,6 +15,7 @@ import torch
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
 from clustering.correction import correct_labels
+from clustering.diagnostics import diagnose, draw_clusters
 from clustering.pseudo_labels import Clusters, cluster
 from data.errors import UserError
 from engine.config import Config
@@ -57,6 +58,7 @@ def pseudo_labels(
     machine: Machine,
     eps: float | None,
     progress: Progress | None = None,
+    figure: Path | None = None,
 ) -> PseudoLabels:
     """Cluster the training images by image and text, and correct the labels across modalities.
 
@@ -64,6 +66,7 @@ def pseudo_labels(
         captions: one styled caption per image of ``feed``.
         eps: the first round's radius, kept in later rounds; None computes it.
         progress: called with (done, total) while the candidates of the correction are scored.
+        figure: where to draw cluster sizes and a map of the features; None: nowhere.
 
     Raises:
         UserError: too few images, or nothing (or everything) clusters, with what to change.
@@ -72,6 +75,9 @@ def pseudo_labels(
     with torch.inference_mode(), machine.autocast():
         features, gallery, text_features = _features(model, feed, captions, config, machine)
     clusters = _cluster(features, config, eps)
+    if figure is not None:
+        figure.parent.mkdir(parents=True, exist_ok=True)
+        draw_clusters(clusters, features, figure)
     labels = clusters.labels
     if config.correction.enabled:
         with torch.inference_mode(), machine.autocast():
@@ -126,17 +132,14 @@ def _cluster(features: np.ndarray, config: Config, eps: float | None) -> Cluster
     else:
         options["eps"] = settings.eps
     clusters = cluster(features, source, **options)
-    if clusters.n_clusters < 2:
-        state = (
-            "nothing clusters (all noise)"
-            if clusters.n_clusters == 0
-            else "everything falls into one cluster"
-        )
-        change = "raise" if clusters.n_clusters == 0 else "lower"
+    diagnosis = diagnose(clusters)
+    LOGGER.info("Clusters: %s.", diagnosis.summary())
+    if not diagnosis.usable:
         raise UserError(
-            f"With eps {clusters.eps:.4g}, {state}: {change} cluster.ratio (now {settings.ratio}) or give cluster.eps "
-            "a number; training on such labels would teach nothing, so it stops here."
+            f"{' '.join(diagnosis.warnings)} Training on such labels would teach nothing, so it stops here."
         )
+    for warning in diagnosis.warnings:
+        LOGGER.warning("%s", warning)
     return clusters
 
 
@@ -191,11 +194,3 @@ def log_report(round_number: int, content: dict[str, Any]) -> None:
         100 * before["noise"],
         agreement,
     )
-    if after["noise"] > 0.8:
-        LOGGER.warning(
-            "More than 80 %% of the images are noise: a larger cluster.ratio would use more of them."
-        )
-    if after["size_max"] > 0.5 * content["images"]:
-        LOGGER.warning(
-            "One cluster holds more than half of the images: a smaller cluster.ratio would split it."
-        )

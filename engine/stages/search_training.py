@@ -158,6 +158,7 @@ class SearchTraining:
                 self.machine,
                 eps,
                 progress=self.run.stop_if_asked,
+                figure=path.with_suffix(".png"),
             )
             content = report(labels, self.report_identities)
             log_report(number, content)

@@ -41,11 +41,11 @@ def label(crops, tokenizer, config, machine):
     feed = ImageFeed(crops, (32, 16), None)
     captions = ["a man in a shirt"] * len(crops)
 
-    def call(first_eps=None, correction: bool = False, **settings) -> PseudoLabels:
+    def call(first_eps=None, correction: bool = False, figure=None, **settings) -> PseudoLabels:
         config.correction.enabled = correction
         for name, value in {"min_samples": 2, "k1": 6, "k2": 3, "ratio": 0.4, **settings}.items():
             setattr(config.cluster, name, value)
-        return pseudo_labels(Colours(tokenizer), feed, captions, config, machine, first_eps)
+        return pseudo_labels(Colours(tokenizer), feed, captions, config, machine, first_eps, figure=figure)
 
     return call
 
@@ -54,6 +54,12 @@ def test_two_groups_of_images_make_two_clusters(label):
     labels = label(metric="jaccard", eps=0.95).after
     assert labels.tolist() == [labels[0], labels[1]] * 6
     assert labels[0] != labels[1]
+
+
+def test_a_clustering_is_described_and_drawn(label, messages, tmp_path):
+    label(metric="jaccard", eps=0.95, figure=tmp_path / "labels" / "round-0.png")
+    assert any("Clusters: 2 clusters" in message for message in messages)
+    assert (tmp_path / "labels" / "round-0.png").stat().st_size > 1000
 
 
 def test_the_radius_of_the_first_round_is_kept_unless_a_number_is_given(label):
@@ -72,13 +78,13 @@ def test_the_correction_gives_labels_of_clusters_that_are_there(label):
 def test_all_noise_is_one_sentence_with_the_remedy(label, config):
     with pytest.raises(UserError, match=r"noise.*cluster\.ratio") as caught:
         label(min_samples=11)
-    assert "raise" in str(caught.value)
+    assert "Raise cluster.ratio" in str(caught.value)
 
 
 def test_a_single_cluster_is_one_sentence_with_the_remedy(label):
-    with pytest.raises(UserError, match=r"one cluster.*cluster\.ratio") as caught:
+    with pytest.raises(UserError, match=r"Everything clusters together.*cluster\.ratio") as caught:
         label(eps=1e6)
-    assert "lower" in str(caught.value)
+    assert "Lower cluster.ratio" in str(caught.value)
 
 
 def test_too_few_images_are_one_sentence_with_the_remedy(label):
@@ -121,4 +127,3 @@ def test_the_report_counts_clusters_noise_and_agreement(messages):
     assert (nothing["clusters"], nothing["noise"], nothing["after"]["ari"]) == (0, 1.0, 1.0)
     log_report(0, nothing)
     assert "noise" in messages[-1]
-    assert "ratio" in messages[-1]
