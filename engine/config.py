@@ -85,7 +85,6 @@ class ModelConfig(Section):
     method: str = "pspd"
     size: Literal["tiny", "base", "large"] = "base"
     image_size: tuple[Positive, Positive] = (224, 224)  # height, width in pixels
-    text_length: Annotated[int, Field(ge=8, le=512)] = 73
     pretrained: str = "checkpoint/model_base.pth"  # empty: train from scratch after a warm-up
     tokenizer: str = "checkpoint/bert-base-uncased"  # empty: a WordPiece vocabulary trained on the captions
     vocabulary_size: Annotated[int, Field(ge=100)] = 1500  # of the trained vocabulary
