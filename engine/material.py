@@ -72,7 +72,7 @@ def generated_material(dataset: PedesDataset, config: Config) -> Material:
             if not text:
                 continue
             grouped = (record.upper, record.lower) if kind == "styled" else (None, None)
-            captions.append(_training_caption(text, *grouped))
+            captions.append(training_caption(text, *grouped))
             owners.append(index)
     if not captions:
         raise UserError(f"captions.json has no {' or '.join(kinds)} captions: run gen_text.py again.")
@@ -83,7 +83,7 @@ def generated_material(dataset: PedesDataset, config: Config) -> Material:
     return Material(images, np.asarray(owners), captions, cluster_texts, None, directory)
 
 
-def _training_caption(
+def training_caption(
     text: str, upper: Sequence[str] | None = None, lower: Sequence[str] | None = None
 ) -> TrainingCaption:
     """A caption with its attribute words: those of stage C where it grouped this text, the rules' otherwise."""
@@ -108,7 +108,7 @@ def supervised_material(dataset: PedesDataset, config: Config) -> Material:
     return Material(
         [record.image for record in dataset.train],
         pairs.image_indices,
-        [_training_caption(text) for text in pairs.captions],
+        [training_caption(text) for text in pairs.captions],
         [record.captions[0] if record.captions else "" for record in dataset.train],
         np.unique(identities, return_inverse=True)[1],
         config.run_directory / "tokenizer",

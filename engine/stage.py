@@ -23,6 +23,7 @@ from engine import distributed
 from engine.config import Config, load_config
 from engine.loop import Machine
 from engine.run import LOGGER, Interrupted, StopSignal, start_logging
+from retrieval.results import write_atomically
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -70,10 +71,7 @@ class Mark:
     def set(self) -> None:
         """Write the mark, atomically; everything the stage made must be on disk by now."""
         if distributed.is_main():
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = self.path.with_name(f"{self.path.name}.tmp")
-            temporary.write_text(json.dumps(self.settings, indent=1), encoding="utf-8")
-            temporary.replace(self.path)
+            write_atomically(self.path, json.dumps(self.settings, indent=1))
 
     def clear(self) -> None:
         """Forget that the stage was finished."""

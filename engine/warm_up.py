@@ -12,21 +12,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from captioning.attributes import group
 from captioning.files import CAPTIONS, PRE_CAPTIONS, load_captions, load_pre_captions
 from data import PedesDataset
 from engine import checkpoints, distributed
 from engine.config import Config
 from engine.feeds import ImageFeed, PairBatches, Pairs
 from engine.loop import Place, Schedule, Trainer
-from engine.material import method_class
+from engine.material import training_caption
 from engine.run import LOGGER, Run
 from engine.sources import training_images
 from engine.stage import Context
 from models import build_model
 from models.backbones.captioner import BlipCaptioner
 from models.backbones.tokenizer import BlipTokenizer
-from models.batch import Batch, TrainingCaption
+from models.batch import Batch
 from models.methods.base import Method
 
 
@@ -79,7 +78,6 @@ def warm_up(context: Context, dataset: PedesDataset, tokenizer: BlipTokenizer, r
 def new_model(context: Context, tokenizer: BlipTokenizer) -> Method:
     """The configured method's model with random weights, on the device."""
     config = context.config.model
-    method_class(config.method)  # a name that is no method gets its sentence
     torch.manual_seed(context.config.seed)
     model = build_model(
         config.method,
@@ -120,7 +118,7 @@ def _trainer(context: Context, model: Method, dataset: PedesDataset, run: Run) -
         text for image in images for text in (records[image].base_caption, records[image].styled_caption)
     ]
     owners = np.repeat(np.arange(len(images)), 2)
-    captions = [TrainingCaption(text, *group(text)) for text in texts]
+    captions = [training_caption(text) for text in texts]
     batches = PairBatches(
         ImageFeed.of([dataset.image_root / image for image in images], config),
         Pairs(owners, model.prepare(captions), owners),

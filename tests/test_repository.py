@@ -268,5 +268,5 @@ def test_the_checks_find_what_they_look_for() -> None:
     slash = "/"
     for text in (f"root: {slash}home{slash}somebody", f'"{slash}work{slash}x"', f"cd {slash}tmp{slash}run"):
         assert MACHINE_PATH.search(text)
-    for text in ("https://example.org/home/page", "docs/work/notes", "/data/CUHK-PEDES"):
+    for text in ("https://example.org/home/page", f"docs{slash}work{slash}notes", "/data/CUHK-PEDES"):
         assert not MACHINE_PATH.search(text)
