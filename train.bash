@@ -1,16 +1,18 @@
 #!/usr/bin/env bash
 # Every stage of a training, then the evaluation:
-#   bash train.bash [demo|cuhk|icfg|rstp|folder|FILE.yaml] [pspd|tsn|cada] [--set KEY=VALUE ...] [--from STAGE] [--force]
+#   bash train.bash [demo|cuhk|icfg|rstp|folder|FILE.yaml] [pspd|tsn|cada] [--seeds N ...] [--set KEY=VALUE ...] [--from STAGE] [--force]
 # Without arguments: the demo with PSPD. A finished stage is skipped, an interrupted one goes on where it stopped.
+# --seeds 0 1 2 does all of it once per seed, and then says mean and spread of the results.
 # --from STAGE does STAGE and all after it again; --force does everything again.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
-if [ "${1:-}" = --help ] || [ "${1:-}" = -h ]; then sed -n '2,6s/^# //p' train.bash; exit 0; fi
+if [ "${1:-}" = --help ] || [ "${1:-}" = -h ]; then sed -n '2,7s/^# //p' train.bash; exit 0; fi
 source scripts/environment.bash
 source scripts/launch.bash
 STAGES=(gen_pre_train_text pre_train gen_text train test)
 
 read_target "$@"
+take_seeds
 set -- "${REST[@]}"
 FROM= OPTIONS=()
 while [ $# -gt 0 ]; do
@@ -26,12 +28,28 @@ while [ $# -gt 0 ]; do
 done
 
 set_up_environment requirements.txt
-FORCE=()
-for stage in "${STAGES[@]}"; do
-    [ "$stage" = "$FROM" ] && FORCE=(--force)
-    launch "$stage.py" --config "${CONFIGS[@]}" "${OPTIONS[@]}" "${FORCE[@]}" || {
-        code=$?
-        echo "Stage $stage ended with code $code; what is done is kept, and the same command goes on from there." >&2
-        exit "$code"
-    }
-done
+
+run_stages() { # stage from which on everything is done again, or nothing; further settings
+    local from=$1 stage code force=()
+    shift
+    for stage in "${STAGES[@]}"; do
+        [ "$stage" = "$from" ] && force=(--force)
+        launch "$stage.py" --config "${CONFIGS[@]}" "${OPTIONS[@]}" "$@" "${force[@]}" || {
+            code=$?
+            echo "Stage $stage ended with code $code; what is done is kept, and the same command goes on from there." >&2
+            exit "$code"
+        }
+    done
+}
+
+if [ "${#SEEDS[@]}" -eq 0 ]; then
+    run_stages "$FROM"
+    exit
+fi
+PLAN=$("$PYTHON" -m engine.several_seeds plan --config "${CONFIGS[@]}" "${OPTIONS[@]}" --seeds "${SEEDS[@]}" ${FROM:+--from "$FROM"})
+while read -r seed from <&3; do
+    [ -n "$seed" ] || continue # every seed is finished
+    echo "Seed $seed of ${SEEDS[*]}" >&2
+    run_stages "$from" --set "seed=$seed"
+done 3<<<"$PLAN"
+summarise_seeds "${OPTIONS[@]}"

@@ -52,13 +52,19 @@ class Mark:
         content = config.model_dump(mode="json")
         self.settings = {name: content[name] for name in sections}
 
-    def is_set(self, stage: str) -> bool:
-        """True when the stage is finished; says so, and names settings that have changed since."""
+    def changes(self) -> list[str] | None:
+        """Which settings have changed since the stage was finished; None where it is not finished."""
         try:
             known = json.loads(self.path.read_text(encoding="utf-8"))
         except (FileNotFoundError, json.JSONDecodeError):
+            return None
+        return differences(known, self.settings)
+
+    def is_set(self, stage: str) -> bool:
+        """True when the stage is finished; says so, and names settings that have changed since."""
+        changed = self.changes()
+        if changed is None:
             return False
-        changed = _differences(known, self.settings)
         LOGGER.info("%s: already finished (%s); --force does it again.", stage, self.path.parent)
         if changed:
             LOGGER.warning(
@@ -79,13 +85,14 @@ class Mark:
             self.path.unlink(missing_ok=True)
 
 
-def _differences(old: Any, new: Any, prefix: str = "") -> list[str]:
+def differences(old: Any, new: Any, prefix: str = "") -> list[str]:
+    """The values that differ between two nested settings, as "section.key old -> new"."""
     if isinstance(old, dict) and isinstance(new, dict):
         names = [*old, *(name for name in new if name not in old)]
         return [
             line
             for name in names
-            for line in _differences(old.get(name), new.get(name), f"{prefix}.{name}".strip("."))
+            for line in differences(old.get(name), new.get(name), f"{prefix}.{name}".strip("."))
         ]
     return [] if old == new else [f"{prefix} {old!r} -> {new!r}"]
 

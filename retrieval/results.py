@@ -12,7 +12,7 @@ from typing import Any
 from retrieval.evaluate import Evaluation
 from retrieval.metrics import METRICS
 
-_TITLES = {"r1": "Rank-1", "r5": "Rank-5", "r10": "Rank-10", "mAP": "mAP", "mINP": "mINP"}
+TITLES = {"r1": "Rank-1", "r5": "Rank-5", "r10": "Rank-10", "mAP": "mAP", "mINP": "mINP"}
 
 
 def write_results(
@@ -101,7 +101,7 @@ def table(evaluation: Evaluation) -> str:
         rows.append(("with ITM re-ranking", evaluation.itm))
     head = f"{evaluation.queries} queries, {evaluation.gallery} images"
     width = max(len(head), *(len(name) for name, _ in rows))
-    lines = [head.ljust(width) + "".join(_TITLES[name].rjust(9) for name in METRICS)]
+    lines = [head.ljust(width) + "".join(TITLES[name].rjust(9) for name in METRICS)]
     lines += [
         name.ljust(width) + "".join(f"{metrics[key]:9.2f}" for key in METRICS) for name, metrics in rows
     ]

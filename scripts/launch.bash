@@ -19,9 +19,30 @@ read_target() {
     CONFIGS=("configs/methods/$METHOD.yaml" "$target")
 }
 
+# Moves "--seeds 0 1 2" out of REST into SEEDS.
+take_seeds() {
+    local kept=()
+    SEEDS=()
+    set -- "${REST[@]}"
+    while [ $# -gt 0 ]; do
+        if [ "$1" != --seeds ]; then kept+=("$1"); shift; continue; fi
+        shift
+        while [ $# -gt 0 ] && [[ $1 =~ ^[0-9]+$ ]]; do SEEDS+=("$1"); shift; done
+        [ "${#SEEDS[@]}" -gt 0 ] || usage_error "--seeds needs numbers, such as --seeds 0 1 2."
+    done
+    REST=("${kept[@]}")
+}
+
+# Mean and spread of the seeds' results; one machine of several writes them.
+summarise_seeds() {
+    [ "${NODE_RANK:-0}" = 0 ] || return 0
+    "$PYTHON" -m engine.several_seeds summary --config "${CONFIGS[@]}" "$@" --seeds "${SEEDS[@]}"
+}
+
 # One process per GPU through torchrun when there is more than one, plain python otherwise.
 # Several machines: the same command on each, with NNODES, NODE_RANK and MASTER_ADDR set.
 launch() {
+    [ "$STOPPED" != TERM ] || { echo "Stopped; the same command goes on from here." >&2; exit 0; }
     local processes=${NPROC:-}
     if [ -z "$processes" ]; then
         processes=$(nvidia-smi -L 2>/dev/null | grep -c '^GPU' || true)

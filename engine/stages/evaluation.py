@@ -7,14 +7,22 @@ from pathlib import Path
 
 from data.images import read_image
 from engine import checkpoints, distributed
+from engine.config import Config
 from engine.evaluation import Split, evaluate_split, open_split
 from engine.run import LOGGER, Run
 from engine.sources import open_dataset
-from engine.stage import Context
+from engine.stage import Context, Mark
 from retrieval.curves import training_curves
 from retrieval.evaluate import Evaluation
 from retrieval.pictures import rank_lists
 from retrieval.results import table, write_results
+
+SECTIONS = ("seed", "dataset", "test")
+
+
+def evaluation_mark(config: Config) -> Mark:
+    """Says that ``results.json`` is that of the run's own ``best.pth``, and with which settings."""
+    return Mark(config.run_directory / ".test.done", config, SECTIONS)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,7 +57,11 @@ def evaluate_run(context: Context) -> None:
         return
     LOGGER.info("Evaluating %s: %d queries, %d images.", path, len(split.captions), len(split.images))
     evaluation = evaluate_split(model, split, config, context.machine, config.test.k_test, run.stop_if_asked)
+    mark = evaluation_mark(config)
+    mark.clear()
     _write(context, content, split, evaluation, directory)
+    if context.arguments.checkpoint is None:
+        mark.set()
     distributed.barrier()
 
 

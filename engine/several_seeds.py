@@ -1,0 +1,239 @@
+"""Several seeds of one configuration: which runs are still to be made, and mean and spread of their results.
+
+    python -m engine.several_seeds plan --config configs/methods/pspd.yaml configs/demo.yaml --seeds 0 1 2
+    python -m engine.several_seeds summary --config configs/methods/pspd.yaml configs/demo.yaml --seeds 0 1 2
+
+``train.bash --seeds`` and ``eval.bash --seeds`` call both; ``summary`` writes ``output/<run without seed>-seeds.json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import statistics
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from data.errors import UserError
+from engine.config import Config, load_config
+from engine.stage import Mark, differences
+from engine.stages.evaluation import evaluation_mark
+from engine.stages.search_training import SECTIONS as TRAIN_SECTIONS
+from retrieval.metrics import METRICS
+from retrieval.results import TITLES, write_atomically
+
+CAPTION_STAGES = ("gen_pre_train_text", "pre_train", "gen_text")
+ROWS = {"itc": "features alone", "itm": "with ITM re-ranking"}
+# What all runs of a summary have in common; the rest of a results.json is what is summarised.
+SHARED = ("dataset", "method", "split", "protocol", "selected_on", "queries", "gallery")
+# What may differ between runs that are compared: the seed, and how and where they ran.
+FREE = ("seed", "runtime", "test")  # settings of the evaluation are compared by its own mark
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Plan or summarise; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        configs = configs_of_seeds(options.config, options.overrides, options.seeds)
+        if options.work == "plan":
+            for seed, stage in plan(configs, options.start):
+                print(seed, stage)
+        else:
+            _summarise(configs)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def configs_of_seeds(
+    paths: Sequence[str | Path], overrides: Sequence[str], seeds: Sequence[int]
+) -> dict[int, Config]:
+    """The configuration of each seed, each with a run folder of its own.
+
+    Raises:
+        UserError: two seeds would write into one folder.
+    """
+    configs = {seed: load_config(paths, [*overrides, f"seed={seed}"]) for seed in dict.fromkeys(seeds)}
+    folders: dict[Path, int] = {}
+    for seed, config in configs.items():
+        other = folders.setdefault(config.run_directory, seed)
+        if other != seed:
+            raise UserError(
+                f"Seeds {other} and {seed} would both write {config.run_directory}: put {{seed}} into the setting "
+                "'run', or leave it empty."
+            )
+    return configs
+
+
+def is_finished(config: Config) -> bool:
+    """Whether the run is trained and its own model evaluated, both with these settings."""
+    directory = config.run_directory
+    trained = Mark(directory / ".train.done", config, TRAIN_SECTIONS)
+    evaluated = evaluation_mark(config)
+    if trained.changes() != [] or evaluated.changes() != [] or not (directory / "results.json").is_file():
+        return False
+    return evaluated.path.stat().st_mtime_ns >= trained.path.stat().st_mtime_ns
+
+
+def plan(configs: Mapping[int, Config], start: str = "") -> list[tuple[int, str]]:
+    """The seeds that are not finished, each with the stage from which on it is done again ("" for none).
+
+    Args:
+        start: the stage that ``--from`` names. Where seeds share their captions, only the first of them makes those
+            captions again; the others train on them.
+    """
+    todo: list[tuple[int, str]] = []
+    captioned: set[Path] = set()
+    for seed, config in configs.items():
+        again = "train" if start in CAPTION_STAGES and config.caption_directory in captioned else start
+        captioned.add(config.caption_directory)
+        if again or not is_finished(config):
+            todo.append((seed, again))
+        else:
+            print(f"Seed {seed} is finished ({config.run_directory}).", file=sys.stderr)
+    return todo
+
+
+def summary_path(config: Config, protocol: str = "plain") -> Path:
+    """``output/<run without its seed>-seeds.json``, another protocol in a file of its own."""
+    run = config.run or f"{config.dataset.label}-{{method}}"
+    name = re.sub(r"[-_.]?(?:seed)?\{seed\}", "", run).replace("{method}", config.model.method)
+    suffix = "" if protocol == "plain" else f"-{protocol}"
+    return Path(config.output) / f"{name or config.model.method}-seeds{suffix}.json"
+
+
+def summarise(configs: Mapping[int, Config]) -> dict[str, Any]:
+    """Mean, standard deviation (of the sample; null for one seed), least and greatest of every metric, in percent.
+
+    Raises:
+        UserError: a seed has no results, or the runs differ in more than their seed.
+    """
+    results = {seed: _results(config) for seed, config in configs.items()}
+    _refuse_differences(configs, results)
+    first = next(iter(results.values()))
+    content: dict[str, Any] = {name: first[name] for name in SHARED} | {
+        "seeds": list(configs),
+        "runs": [str(config.run_directory) for config in configs.values()],
+    }
+    for row in ROWS:
+        if first[row] is None:
+            content[row] = None
+            continue
+        content[row] = {name: spread([found[row][name] for found in results.values()]) for name in METRICS}
+    return content
+
+
+def spread(values: Sequence[float]) -> dict[str, Any]:
+    """Mean, sample standard deviation (None for a single value), minimum, maximum, and the values."""
+    return {
+        "mean": round(statistics.fmean(values), 4),
+        "std": round(statistics.stdev(values), 4) if len(values) > 1 else None,
+        "min": min(values),
+        "max": max(values),
+        "values": list(values),
+    }
+
+
+def table(content: Mapping[str, Any]) -> str:
+    """A summary for people."""
+    head = (
+        f"{content['dataset']}, {content['method']}, {len(content['seeds'])} seeds "
+        f"({' '.join(map(str, content['seeds']))}), {content['split']} split, protocol {content['protocol']}, "
+        f"selected on {content['selected_on']}, {content['queries']} queries, {content['gallery']} images"
+    )
+    lines = [head, " " * 40 + "".join(TITLES[name].rjust(9) for name in METRICS)]
+    for row, title in ROWS.items():
+        if content[row] is None:
+            continue
+        for key, words in (
+            ("mean", "mean"),
+            ("std", "standard deviation"),
+            ("min", "least"),
+            ("max", "greatest"),
+        ):
+            label = title if key == "mean" else ""
+            values = (content[row][name][key] for name in METRICS)
+            numbers = "".join("        -" if value is None else f"{value:9.2f}" for value in values)
+            lines.append(f"{label:<20}{words:<20}{numbers}")
+    return "\n".join(lines)
+
+
+def _summarise(configs: Mapping[int, Config]) -> None:
+    """Write the file and print the table."""
+    first = next(iter(configs.values()))
+    if first.dataset.name == "folder" and not any(
+        (config.run_directory / "results.json").is_file() for config in configs.values()
+    ):
+        print("A bare folder has no captions to query with, so there are no results to compare.")
+        return
+    content = summarise(configs)
+    path = summary_path(first, content["protocol"])
+    write_atomically(path, json.dumps(content, indent=2) + "\n")
+    print(table(content))
+    print(f"Mean and spread: {path}")
+
+
+def _results(config: Config) -> dict[str, Any]:
+    path = config.run_directory / "results.json"
+    if not path.is_file() or evaluation_mark(config).changes() is None:
+        raise UserError(
+            f"Seed {config.seed} has no results of its own model in {config.run_directory}: run the same command "
+            "again, or evaluate it with eval.bash."
+        )
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path} is damaged ({error}): evaluate that seed again with eval.bash.") from None
+
+
+def _refuse_differences(configs: Mapping[int, Config], results: Mapping[int, Mapping[str, Any]]) -> None:
+    """A spread over runs that differ in more than their seed would mean nothing."""
+    settings = {seed: _settings(config) for seed, config in configs.items()}
+    (first, expected), *others = settings.items()
+    for seed, found in others:
+        different = differences(expected, found)
+        different += differences(*({name: results[s][name] for name in SHARED} for s in (first, seed)))
+        if different:
+            raise UserError(
+                f"Seeds {first} and {seed} were run with different settings ({'; '.join(different[:5])}): their spread "
+                "would mean nothing. Run one of them again with --force."
+            )
+
+
+def _settings(config: Config) -> dict[str, Any]:
+    """What a run was trained and evaluated with, less what may differ."""
+    path = config.run_directory / "config.yaml"
+    if not path.is_file():
+        raise UserError(f"There is no {path}: seed {config.seed} was not trained here.")
+    trained = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    evaluated = json.loads(evaluation_mark(config).path.read_text(encoding="utf-8"))
+    kept = {name: value for name, value in trained.items() if name not in FREE}
+    return kept | {"test": evaluated["test"]}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m engine.several_seeds",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("work", choices=("plan", "summary"))
+    parser.add_argument("--config", nargs="+", required=True, metavar="FILE")
+    parser.add_argument(
+        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", dest="overrides"
+    )
+    parser.add_argument("--seeds", nargs="+", type=int, required=True, metavar="N")
+    parser.add_argument(
+        "--from", default="", metavar="STAGE", dest="start", help="do this stage and later ones again"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
