@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.backbones.attention import Dense, Dropout, attend, layout_of
+from models.backbones.linear import Linear
 
 LAYER_NORM_EPS = 1e-12
 MAX_POSITIONS = 512
@@ -55,15 +56,15 @@ DENSE = Dense()
 class _Projections(nn.Module):
     def __init__(self, width: int, source_width: int) -> None:
         super().__init__()
-        self.query = nn.Linear(width, width)
-        self.key = nn.Linear(source_width, width)
-        self.value = nn.Linear(source_width, width)
+        self.query = Linear(width, width)
+        self.key = Linear(source_width, width)
+        self.value = Linear(source_width, width)
 
 
 class _AddNorm(nn.Module):
     def __init__(self, source_width: int, width: int, dropout: float) -> None:
         super().__init__()
-        self.dense = nn.Linear(source_width, width)
+        self.dense = Linear(source_width, width)
         self.LayerNorm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
         self.dropout = Dropout(dropout)
 
@@ -111,7 +112,7 @@ class _Attention(nn.Module):
 class _Intermediate(nn.Module):
     def __init__(self, shape: TextShape) -> None:
         super().__init__()
-        self.dense = nn.Linear(shape.width, shape.ffn)
+        self.dense = Linear(shape.width, shape.ffn)
 
     def forward(self, hidden: Tensor) -> Tensor:
         return F.gelu(self.dense(hidden))
@@ -274,7 +275,7 @@ class TextStack(nn.Module):
 class _Transform(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.dense = nn.Linear(width, width)
+        self.dense = Linear(width, width)
         self.LayerNorm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
 
     def forward(self, hidden: Tensor) -> Tensor:
@@ -287,7 +288,7 @@ class _Predictions(nn.Module):
     def __init__(self, shape: TextShape, word_embeddings: nn.Embedding) -> None:
         super().__init__()
         self.transform = _Transform(shape.width)
-        self.decoder = nn.Linear(shape.width, shape.vocab_size)
+        self.decoder = Linear(shape.width, shape.vocab_size)
         self.decoder.weight = word_embeddings.weight
         nn.init.zeros_(self.decoder.bias)
         self.bias = self.decoder.bias

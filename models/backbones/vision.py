@@ -9,6 +9,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from models.backbones.linear import speed_up
 from models.backbones.sizes import Size
 
 
@@ -45,6 +46,7 @@ class BlipVision(VisionTransformer):
             # differ by less than rounding in half precision, and the former is the reference we test against.
             norm_layer=partial(nn.LayerNorm, eps=1e-5),
         )
+        speed_up(self)
         self.image_size = (height, width)
         self.grid = (height // size.patch, width // size.patch)
         self.checkpoint_blocks = checkpoint_blocks

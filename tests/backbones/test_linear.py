@@ -1,0 +1,101 @@
+"""The linear layer on a CPU against torch's own: values, gradients, and when it steps aside."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import linear as torch_linear
+
+from models.backbones import linear as module
+from models.backbones.linear import Linear, linear, speed_up
+
+
+@pytest.fixture
+def product_calls(monkeypatch):
+    """Counts the products that oneDNN computes."""
+    calls = []
+    real = module._product
+
+    def counted(values, weight, bias):
+        calls.append((tuple(values.shape), tuple(weight.shape)))
+        return real(values, weight, bias)
+
+    monkeypatch.setattr(module, "_product", counted)
+    return calls
+
+
+@pytest.mark.parametrize("shape", [(400, 96), (7, 61, 96), (3, 5, 31, 96)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_values_and_gradients_equal_double_precision(shape, bias, product_calls):
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randn(shape, generator=generator, requires_grad=True)
+    weight = torch.randn(130, 96, generator=generator, requires_grad=True)
+    added = torch.randn(130, generator=generator, requires_grad=True) if bias else None
+    given = [tensor for tensor in (values, weight, added) if tensor is not None]
+    result = linear(values, weight, added)
+    direction = torch.randn(result.shape, generator=generator)
+    gradients = torch.autograd.grad(result, given, direction)
+    assert len(product_calls) == 3
+    exact = [tensor.detach().double().requires_grad_() for tensor in given]
+    expected = torch_linear(*exact)
+    for found, wanted in zip(
+        (result, *gradients),
+        (expected, *torch.autograd.grad(expected, exact, direction.double())),
+        strict=True,
+    ):
+        assert found.shape == wanted.shape
+        assert torch.allclose(found.double(), wanted, atol=1e-5 * wanted.abs().max().item(), rtol=0)
+
+
+def test_views_and_the_gradient_of_one_input_alone(product_calls):
+    generator = torch.Generator().manual_seed(1)
+    values = torch.randn(96, 400, generator=generator).t()
+    weight = torch.randn(64, 200, generator=generator)[:, 50:146].requires_grad_()
+    result = linear(values, weight)
+    assert torch.allclose(result, values @ weight.t(), atol=1e-4)
+    wide = torch.randn(400, 128, generator=generator)[:, ::2]
+    (gradient,) = torch.autograd.grad(result, weight, wide)
+    assert torch.allclose(gradient, wide.t() @ values, atol=1e-4)
+    assert len(product_calls) == 2
+
+
+def test_the_same_input_gives_the_same_bits():
+    """Wherever it lies in memory: a resumed run must repeat an uninterrupted one."""
+    generator = torch.Generator().manual_seed(2)
+    values, weight = torch.randn(311, 128, generator=generator), torch.randn(512, 128, generator=generator)
+    expected = linear(values, weight)
+    for offset in range(1, 9):
+        moved = torch.empty(values.numel() + offset)[offset:].view_as(values).copy_(values)
+        assert linear(moved, weight).equal(expected)
+
+
+@pytest.mark.filterwarnings("ignore:TF32")  # from switching oneDNN off
+@pytest.mark.parametrize("case", ["small", "double", "autocast", "meta", "switched off"])
+def test_it_steps_aside(case, product_calls):
+    layer = Linear(96, 130)
+    values = torch.randn(4 if case == "small" else 400, 96)
+    if case == "double":
+        layer, values = layer.double(), values.double()
+    if case == "meta":
+        layer, values = layer.to("meta"), values.to("meta")
+    switched_off = torch.backends.mkldnn.flags(enabled=False, allow_tf32=False)
+    autocast = torch.autocast("cpu", torch.bfloat16)
+    with {"switched off": switched_off, "autocast": autocast}.get(case, nullcontext()):
+        result = layer(values)
+        assert result.shape == (len(values), 130)
+        assert case == "meta" or result.equal(torch_linear(values, layer.weight, layer.bias))
+    assert product_calls == []
+
+
+def test_layers_of_a_foreign_module_are_turned(product_calls):
+    torch.manual_seed(0)
+    foreign = nn.Sequential(nn.Linear(96, 130), nn.GELU(), nn.Sequential(nn.Linear(130, 96, bias=False)))
+    values = torch.randn(400, 96)
+    expected, names = foreign(values), list(foreign.state_dict())
+    speed_up(foreign)
+    assert torch.allclose(foreign(values), expected, atol=1e-6)
+    assert list(foreign.state_dict()) == names
+    assert len(product_calls) == 2
