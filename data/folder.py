@@ -25,24 +25,29 @@ class Folder:
     def load(cls, root: str | os.PathLike[str]) -> PedesDataset:
         """Read the folder; UserError if it does not exist, holds no image, or holds links that leave it."""
         directory = Path(root)
-        if not directory.is_dir():
-            problem = "is a file, not a folder" if directory.exists() else "does not exist"
-            raise UserError(
-                f"The image folder {directory} {problem}: set dataset.root to your folder of person crops."
-            )
-        images, outside = _scan(directory)
-        if outside:
-            raise UserError(
-                f"{len(outside):,} image(s) in {directory} are links that leave it, first {outside[0]}: put copies "
-                f"(or hard links) there instead."
-            )
-        if not images:
-            raise UserError(
-                f"There is no image below {directory} (looked for {', '.join(SUFFIXES)}): "
-                f"set dataset.root to your folder of person crops."
-            )
-        train = [Record(image, NO_IDENTITY, ()) for image in sorted(images)]
+        images = find_images(directory, "set dataset.root to your folder of person crops")
+        train = [Record(image, NO_IDENTITY, ()) for image in images]
         return PedesDataset(name=cls.name, image_root=directory, train=train, val=[], test=[])
+
+
+def find_images(directory: Path, remedy: str) -> list[str]:
+    """The posix paths of all images below a folder, sorted.
+
+    Raises UserError, which ends with the `remedy`, for a folder that is not there or holds no image; and for links to
+    images outside of it.
+    """
+    if not directory.is_dir():
+        problem = "is a file, not a folder" if directory.exists() else "does not exist"
+        raise UserError(f"The image folder {directory} {problem}: {remedy}.")
+    images, outside = _scan(directory)
+    if outside:
+        raise UserError(
+            f"{len(outside):,} image(s) in {directory} are links that leave it, first {outside[0]}: put copies "
+            f"(or hard links) there instead."
+        )
+    if not images:
+        raise UserError(f"There is no image below {directory} (looked for {', '.join(SUFFIXES)}): {remedy}.")
+    return sorted(images)
 
 
 def _scan(directory: Path) -> tuple[list[str], list[str]]:

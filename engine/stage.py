@@ -127,24 +127,27 @@ def main(
     if add_arguments:
         add_arguments(parser)
     arguments = parser.parse_args()
+    sys.exit(exit_code(lambda: _run(work, arguments)))
+
+
+def exit_code(action: Callable[[], int]) -> int:
+    """Runs an action that returns an exit code; what goes wrong is told in one sentence instead of a traceback."""
     start_logging()
     try:
-        code = _run(work, arguments)
+        return action()
     except UserError as error:
         LOGGER.error("%s", error)
-        code = 1
     except ValueError as error:
         place = _raised_at(error)
         if place is None:
             raise
         LOGGER.error("%s (%s)", error, place)
-        code = 1
     except KeyboardInterrupt:
         LOGGER.error("Stopped at once; the same command goes on from the last save.")
-        code = 130
+        return 130
     finally:
         distributed.stop()
-    sys.exit(code)
+    return 1
 
 
 def _raised_at(error: ValueError) -> str | None:
@@ -182,16 +185,8 @@ def make_machine(config: Config) -> Machine:
     runtime = config.runtime
     if runtime.threads:
         torch.set_num_threads(runtime.threads)
-    name = runtime.device
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UserError(f"runtime.device {name!r} is not a device: use auto, cpu or cuda.") from None
+    device = choose_device(runtime.device)
     if device.type == "cuda":
-        if not torch.cuda.is_available():
-            raise UserError("runtime.device asks for a GPU, but torch sees none: use auto or cpu.")
         device = torch.device("cuda", distributed.local_rank())
         torch.cuda.set_device(device)
     world = distributed.start(device)
@@ -202,3 +197,22 @@ def make_machine(config: Config) -> Machine:
             config.model.size,
         )
     return Machine(device, world, torch.bfloat16 if wide else torch.float32, runtime.compile)
+
+
+def choose_device(name: str) -> torch.device:
+    """The device called `name`; "auto" is the GPU where there is one.
+
+    Raises:
+        UserError: a device that is not there.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"The device {name!r} is none: use auto, cpu or cuda (runtime.device).") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(
+            "The device cuda (runtime.device) asks for a GPU, but torch sees none: use auto or cpu."
+        )
+    return device
