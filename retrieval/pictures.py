@@ -15,13 +15,14 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from retrieval.curves import training_curves
 from retrieval.evaluate import Evaluation
 
-__all__ = ["draw_rank_lists", "pick_queries", "rank_lists", "training_curves"]
+__all__ = ["contact_sheet", "draw_rank_lists", "pick_queries", "rank_lists", "training_curves"]
 
 _CROP = (84, 188)  # pixels of a crop: the usual 1 : 2.2 of a standing person
 _GAP, _MARGIN, _TEXT_WIDTH, _HEADER = 10, 20, 290, 44
 _INK, _FAINT, _GROUND = (30, 30, 30), (120, 120, 120), (255, 255, 255)
 _HIT, _MISS, _EMPTY = (22, 150, 60), (190, 190, 190), (235, 235, 235)
 _MAX_BYTES = 300_000
+_SHEET_COLUMNS = 5
 
 
 def rank_lists(
@@ -98,6 +99,44 @@ def draw_rank_lists(
     return sheet
 
 
+def contact_sheet(
+    path: str | Path,
+    query: str,
+    shown: Sequence[tuple[str, str]],
+    load: Callable[[str | Path], Image.Image],
+) -> None:
+    """Draws what a query found, [(image, score), ...] best first, five in a row, into a JPEG < 300 kB.
+
+    Under each crop stand its rank and score, and the end of its path. `load` opens an image as RGB.
+    """
+    wide, high = _CROP[0] + 4 * _GAP, _CROP[1] + 52
+    rows = -(-len(shown) // _SHEET_COLUMNS)
+    width = 2 * _MARGIN + _SHEET_COLUMNS * wide
+    title = _wrapped(query, _font(17), width - 2 * _MARGIN)
+    top = _MARGIN + 24 * len(title) + _GAP
+    sheet = Image.new("RGB", (width, top + rows * high + _MARGIN), _GROUND)
+    draw = ImageDraw.Draw(sheet)
+    for number, line in enumerate(title):
+        draw.text((_MARGIN, _MARGIN + 24 * number), line, _INK, _font(17))
+    for number, (image, score) in enumerate(shown):
+        row, column = divmod(number, _SHEET_COLUMNS)
+        x, y = _MARGIN + column * wide + 2 * _GAP, top + row * high
+        _paste(sheet, draw, load, image, (x, y), False)
+        centre = x + _CROP[0] / 2
+        draw.text((centre, y + _CROP[1] + 16), f"{number + 1}  ·  {score}", _INK, _font(13), anchor="ms")
+        name = _ending(image, _font(11), wide - _GAP)
+        draw.text((centre, y + _CROP[1] + 32), name, _FAINT, _font(11), anchor="ms")
+    _save(sheet, Path(path))
+
+
+def _ending(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+    """The text, or as much of its end as fits: file names differ there."""
+    if font.getlength(text) <= width:
+        return text
+    start = next(n for n in range(1, len(text)) if font.getlength("…" + text[n:]) <= width)
+    return "…" + text[start:]
+
+
 @cache
 def _font(size: int) -> ImageFont.FreeTypeFont:
     """DejaVu Sans, which matplotlib carries with it: the same letters on every machine."""
@@ -126,16 +165,16 @@ def _write(draw: ImageDraw.ImageDraw, y: int, caption: str, note: str) -> None:
     draw.multiline_text((_MARGIN, y + _CROP[1]), note, _FAINT, note_font, anchor="ld", spacing=3)
 
 
-def _wrapped(text: str, font: ImageFont.FreeTypeFont) -> list[str]:
-    """Lines no wider than the text column; a word wider than that is broken."""
+def _wrapped(text: str, font: ImageFont.FreeTypeFont, width: int = _TEXT_WIDTH - _GAP) -> list[str]:
+    """Lines no wider than `width` pixels; a word wider than that is broken."""
     lines = [""]
     for word in text.split():
-        while font.getlength(word) > _TEXT_WIDTH - _GAP:
-            head = next(n for n in range(len(word), 0, -1) if font.getlength(word[:n]) <= _TEXT_WIDTH - _GAP)
+        while font.getlength(word) > width:
+            head = next(n for n in range(len(word), 0, -1) if font.getlength(word[:n]) <= width)
             lines.append(word[:head])
             word = word[head:]
         joined = f"{lines[-1]} {word}".strip()
-        if font.getlength(joined) <= _TEXT_WIDTH - _GAP:
+        if font.getlength(joined) <= width:
             lines[-1] = joined
         else:
             lines.append(word)

@@ -17,7 +17,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 LARGEST = 300_000  # bytes
 DATA_ONLY = ("checkpoint", "datasets", "pre_gen_data", "output")
 ROOMS = ("engine", "models", "losses", "data", "captioning", "clustering", "retrieval", "synthesis")
-PACKAGE_OF = {"PIL": "pillow", "sklearn": "scikit-learn", "ruamel": "ruamel.yaml"}  # module -> package
+PACKAGE_OF = {"PIL": "pillow", "sklearn": "scikit-learn", "ruamel": "ruamel.yaml", "faiss": "faiss-cpu"}  # module -> package
 NOT_IMPORTED = {"torchvision"}  # needed by timm and transformers
 BROUGHT_ALONG = {"huggingface_hub"}  # by transformers and timm
 # The parts are joined here, so that this file does not hold what it forbids.

@@ -1,0 +1,258 @@
+"""Searching a folder of images by sentences: the commands behind ``search.py``, and what loads models for them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from data.cache import read_batch
+from data.errors import UserError
+from data.folder import find_images
+from data.images import read_image
+from data.records import leaves
+from data.transforms import normalise
+from engine import checkpoints
+from engine.run import LOGGER, Interrupted, StopSignal
+from engine.stage import choose_device, exit_code
+from retrieval.index import CHECKPOINT, SearchIndex
+from retrieval.indexing import IndexWriter, Report, digest_of
+from retrieval.pictures import contact_sheet
+from retrieval.search import Hit, Searcher
+from retrieval.vectors import kind
+
+_SHOWN = 5  # unreadable images that are named
+
+
+def main(description: str, arguments: Sequence[str] | None = None) -> None:
+    """Parse the command line, run ``index``, ``query`` or ``serve``, and end with an exit code."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(required=True, metavar="index|query|serve")
+    for add in (_add_index, _add_query, _add_serve):
+        command = add(commands)
+        command.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
+    options = parser.parse_args(arguments)
+    sys.exit(exit_code(lambda: options.work(options)))
+
+
+def _add_index(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
+    parser = commands.add_parser("index", help="encode a folder of images, or bring its index up to date")
+    parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="a folder of person crops")
+    parser.add_argument(
+        "--checkpoint", type=Path, required=True, metavar="FILE", help="best.pth of a training"
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="INDEX", help="the index folder")
+    parser.add_argument("--batch-size", type=_count, default=32, help="images encoded at once (default: 32)")
+    parser.add_argument("--workers", type=_count, default=2, help="threads that decode (default: 2)")
+    parser.set_defaults(work=index)
+    return parser
+
+
+def _add_query(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
+    parser = commands.add_parser("query", help="find images by a sentence")
+    parser.add_argument("sentence", help="what the person looks like, in English")
+    parser.add_argument("--index", type=Path, required=True, metavar="INDEX")
+    parser.add_argument("--top", type=int, default=10, help="images to list (default: 10)")
+    parser.add_argument(
+        "--rerank", type=int, default=0, metavar="N", help="re-rank the N most similar images by ITM"
+    )
+    parser.add_argument("--sheet", type=Path, metavar="FILE.jpg", help="draw the images with their scores")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(work=query)
+    return parser
+
+
+def _add_serve(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
+    parser = commands.add_parser("serve", help="a web page for the same (needs requirements-search.txt)")
+    parser.add_argument("--index", type=Path, required=True, metavar="INDEX")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on (default: this machine only)"
+    )
+    parser.add_argument("--port", type=int, default=7860, help="default: 7860; 0 takes any free one")
+    parser.set_defaults(work=serve)
+    return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 on")
+    return int(text)
+
+
+def index(options: argparse.Namespace) -> int:
+    """Encode what is new or changed in the image folder and publish it; returns the exit code.
+
+    Raises:
+        UserError: no image, no checkpoint, an index of something else, or a full disk.
+    """
+    device = choose_device(options.device)
+    images = find_images(options.images, "name your folder of person crops behind --images")
+    model, content = checkpoints.load_retrieval_model(options.checkpoint)
+    model, image_size = model.to(device), tuple(content["image_size"])
+    stop = StopSignal().install()
+    with IndexWriter(options.out) as writer:
+        writer.claim(model, image_size, digest_of(options.checkpoint), options.images)
+        _keep_checkpoint(options.checkpoint, options.out / CHECKPOINT)
+        plan = writer.plan(images)
+        if plan.keep and plan.todo:
+            LOGGER.info("%d images are encoded already, %d are to do.", len(plan.keep), len(plan.todo))
+        try:
+            with tqdm(total=len(plan.todo), desc="encoding", unit="image", disable=None) as bar:
+                writer.encode(
+                    plan,
+                    model,
+                    decoder(image_size),
+                    batch_size=options.batch_size,
+                    workers=options.workers,
+                    progress=_progress(bar, stop),
+                )
+        except Interrupted as reason:
+            LOGGER.warning("%s The same command goes on from here.", reason)
+            return 128 + stop.received
+        report = writer.publish(plan)
+    _tell(report, options)
+    return 0
+
+
+def decoder(image_size: tuple[int, int]) -> Callable[[Path], Tensor]:
+    """A function from a file to the (3, H, W) float32 that evaluation gives the model for it."""
+    return lambda path: normalise(torch.from_numpy(read_batch([path], image_size)))[0]
+
+
+def _keep_checkpoint(source: Path, target: Path) -> None:
+    """The index has its model beside it: as a hard link where the file system allows it, else as a copy.
+
+    Checkpoints are replaced by renaming, so a later training does not change what the link leads to.
+    """
+    if target.exists():
+        return
+    temporary = target.with_name(f".{target.name}.tmp")
+    temporary.unlink(missing_ok=True)
+    try:
+        os.link(source.resolve(), temporary)
+    except OSError:
+        shutil.copyfile(source, temporary)
+    temporary.replace(target)
+
+
+def _progress(bar: tqdm, stop: StopSignal) -> Callable[[int, int], None]:
+    def show(done: int, total: int) -> None:
+        bar.update(done - bar.n)
+        if stop and done < total:
+            raise Interrupted(f"Stopped after {done} of {total} images, which are kept.")
+
+    return show
+
+
+def _tell(report: Report, options: argparse.Namespace) -> None:
+    if report.unreadable:
+        LOGGER.warning("%d images do not open and are left out:", len(report.unreadable))
+        for _, reason in report.unreadable[:_SHOWN]:
+            LOGGER.warning("  %s", reason)
+        if len(report.unreadable) > _SHOWN:
+            LOGGER.warning("  and %d more", len(report.unreadable) - _SHOWN)
+    print(
+        f"{options.out}: {report.indexed} images can be searched "
+        f"({report.added} added, {report.changed} changed, {report.removed} removed)."
+    )
+
+
+def open_searcher(directory: Path, device: torch.device) -> Searcher:
+    """An index with its model, ready to be asked.
+
+    Raises:
+        UserError: no index, not finished, damaged, or its checkpoint is gone or another one.
+    """
+    found = SearchIndex(directory)
+    if digest_of(directory / CHECKPOINT) != found.header["checkpoint"]:
+        raise UserError(
+            f"{directory / CHECKPOINT} is not the model that the index was made with: make the index anew."
+        )
+    model, _ = checkpoints.load_retrieval_model(directory / CHECKPOINT)
+    return Searcher(found, model.to(device))
+
+
+def query(options: argparse.Namespace) -> int:
+    """Print the images for a sentence as a table or as JSON, and draw them; returns the exit code.
+
+    Raises:
+        UserError: an index or a sentence that can't be used, or a sheet that can't be written.
+    """
+    searcher = open_searcher(options.index, choose_device(options.device))
+    hits = searcher.by_sentence(options.sentence, options.top, options.rerank)
+    if options.sheet:
+        _draw(searcher, options.sentence, hits, options.sheet)
+    print(_as_json(searcher, options.sentence, hits) if options.json else _as_table(searcher, hits))
+    return 0
+
+
+def _draw(searcher: Searcher, sentence: str, hits: Sequence[Hit], path: Path) -> None:
+    shown = [(hit.image, f"{hit.score:.3f}") for hit in hits]
+    try:
+        contact_sheet(path, sentence, shown, lambda image: open_image(searcher.index, image))
+    except OSError as error:
+        raise UserError(f"The sheet {path} can't be written ({error.strerror}): name another file.") from None
+
+
+def open_image(found: SearchIndex, image: str) -> Image.Image:
+    """An indexed image (its path below the image folder) as RGB.
+
+    Raises:
+        UserError: it is gone, does not open any more, or has become a link that leaves the folder.
+    """
+    path = found.root / image
+    if leaves(path, found.root):
+        raise UserError(f"{image} leads out of the image folder.")
+    return read_image(path)
+
+
+def _as_table(searcher: Searcher, hits: Sequence[Hit]) -> str:
+    lines = ["rank   score  cosine  image"]
+    for place, hit in enumerate(hits, 1):
+        mark = "" if hit.match is None else " (re-ranked)"
+        lines.append(
+            f"{place:4d} {hit.score:7.3f} {hit.similarity:7.3f}  {searcher.index.root / hit.image}{mark}"
+        )
+    return "\n".join(lines)
+
+
+def _as_json(searcher: Searcher, sentence: str, hits: Sequence[Hit]) -> str:
+    found = [
+        {
+            "rank": place,
+            "path": str(searcher.index.root / hit.image),
+            "image": hit.image,
+            "score": round(hit.score, 6),
+            "cosine": round(hit.similarity, 6),
+            "reranked": hit.match is not None,
+        }
+        for place, hit in enumerate(hits, 1)
+    ]
+    return json.dumps({"query": sentence, "hits": found}, indent=1)
+
+
+def serve(options: argparse.Namespace) -> int:
+    """Serve the web page until ctrl-C; returns the exit code.
+
+    Raises:
+        UserError: Gradio is not installed, the address is taken, or the index can't be used.
+    """
+    from engine.search_page import run_page  # Gradio is an extra that training machines do not have
+
+    searcher = open_searcher(options.index, choose_device(options.device))
+    LOGGER.info(
+        "%d images of %s (%s).", len(searcher.index), searcher.index.root, kind(searcher.index.vectors)
+    )
+    run_page(searcher, options.host, options.port)
+    return 0

@@ -1,0 +1,109 @@
+"""Finding images in an index: by a sentence, with or without ITM re-ranking, and by another image of the index."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from data.errors import UserError
+from retrieval.encode import Gallery, TokenStore, encode_queries
+from retrieval.index import SearchIndex
+from retrieval.itm import cosine, rerank
+from retrieval.verbs import RetrievalModel, device_of
+
+QUERY_LENGTH = 500  # characters; the model reads the first 72 words
+MOST_HITS = 1000
+
+
+@dataclass(frozen=True)
+class Hit:
+    """An image that was found: its row in the index, its path below the image folder, and its scores.
+
+    `similarity` is the cosine of both features. `match` is ITM logit + cosine, what re-ranked images are ordered by;
+    None where nothing was re-ranked.
+    """
+
+    row: int
+    image: str
+    similarity: float
+    match: float | None = None
+
+    @property
+    def score(self) -> float:
+        """What the image's place comes from."""
+        return self.similarity if self.match is None else self.match
+
+
+def checked_query(text: str) -> str:
+    """The query without spaces around it; UserError for one without a letter or digit, and for one that is too long."""
+    text = " ".join(str(text).split())
+    if not any(character.isalnum() for character in text):
+        raise UserError("The query has no word in it: describe a person, as in 'a woman in a red coat'.")
+    if len(text) > QUERY_LENGTH:
+        raise UserError(f"The query has {len(text)} characters: use at most {QUERY_LENGTH}.")
+    return text
+
+
+class Searcher:
+    """Searches an index with the model that it was made with."""
+
+    def __init__(self, index: SearchIndex, model: RetrievalModel) -> None:
+        self.index, self.model = index, model
+
+    def by_sentence(self, text: str, top: int = 10, rerank_best: int = 0) -> list[Hit]:
+        """The `top` images for a sentence, best first.
+
+        The `rerank_best` most similar ones are put into the order of their ITM logit + cosine and stand before the
+        others, as in the evaluation; 0 leaves the order of the features alone.
+        Raises UserError for a query or a number that can't be used.
+        """
+        text = checked_query(text)
+        _check_count("top", top, 1)
+        _check_count("the number of re-ranked images", rerank_best, 0)
+        feature = encode_queries(self.model, [text])
+        rows, cosines = self.index.nearest(feature[0].numpy(), max(top, rerank_best))
+        hits = self._hits(rows, cosines)
+        if rerank_best and hits:
+            hits[:rerank_best] = self._reranked(text, feature, hits[:rerank_best])
+        return hits[:top]
+
+    def like(self, row: int, top: int = 10) -> list[Hit]:
+        """The `top` images whose features are most similar to those of an image of the index, without that image.
+
+        Raises UserError for a row that holds no image.
+        """
+        _check_count("top", top, 1)
+        try:
+            feature = self.index.feature(row)
+        except (KeyError, IndexError):
+            raise UserError("This image is no longer in the index: search again.") from None
+        hits = self._hits(*self.index.nearest(feature, top + 1))
+        return [hit for hit in hits if hit.row != row][:top]
+
+    def _hits(self, rows: np.ndarray, cosines: np.ndarray) -> list[Hit]:
+        return [
+            Hit(int(row), self.index.image(int(row)), float(cosine_))
+            for row, cosine_ in zip(rows, cosines, strict=True)
+        ]
+
+    def _reranked(self, text: str, feature: torch.Tensor, hits: list[Hit]) -> list[Hit]:
+        """The same images in the order of ITM logit + cosine."""
+        rows = np.array([hit.row for hit in hits])
+        candidates = torch.from_numpy(np.stack([self.index.feature(row) for row in rows]))
+        store = TokenStore((len(rows), *self.index.header["tokens"]))
+        store.write(0, torch.from_numpy(self.index.tokens(rows)))
+        with Gallery(candidates, store) as gallery:
+            device = device_of(self.model)
+            similarity = cosine(feature.to(device), candidates.to(device))
+            ranked = rerank(self.model, [text], gallery, similarity, len(rows))
+        return [
+            Hit(hits[place].row, hits[place].image, hits[place].similarity, float(score))
+            for place, score in zip(ranked.indices[0], ranked.scores[0], strict=True)
+        ]
+
+
+def _check_count(name: str, value: int, least: int) -> None:
+    if not least <= value <= MOST_HITS:
+        raise UserError(f"{name} is {value}: give a number from {least} to {MOST_HITS}.")

@@ -1,0 +1,11 @@
+"""Find a person by a sentence in a folder of your own images: index it, ask it, or serve a web page.
+
+python search.py index --images DIR --checkpoint output/RUN/best.pth --out INDEX
+python search.py query --index INDEX "a man in a red jacket and black trousers" --rerank 32 --sheet found.jpg
+python search.py serve --index INDEX
+"""
+
+from engine.search import main
+
+if __name__ == "__main__":
+    main(__doc__)
