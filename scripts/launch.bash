@@ -17,6 +17,8 @@ read_target() {
     [ -f "$target" ] || usage_error "There is no configuration $target: give demo, cuhk, icfg, rstp, folder or a YAML file."
     [ -f "configs/methods/$METHOD.yaml" ] || usage_error "There is no method '$METHOD': give one of $(ls configs/methods | sed 's/\.yaml//' | xargs)."
     CONFIGS=("configs/methods/$METHOD.yaml" "$target")
+    # What this method needs on this data set only: configs/demo/tsn.yaml.
+    if [ -f "${target%.*}/$METHOD.yaml" ]; then CONFIGS+=("${target%.*}/$METHOD.yaml"); fi
 }
 
 # Moves "--seeds 0 1 2" out of REST into SEEDS.

@@ -14,6 +14,7 @@ from models import METHODS
 ROOT = Path(__file__).resolve().parents[2]
 TARGETS = sorted((ROOT / "configs").glob("*.yaml"))
 METHOD_FILES = sorted((ROOT / "configs" / "methods").glob("*.yaml"))
+BOTH = sorted(path for path in (ROOT / "configs").glob("*/*.yaml") if path not in METHOD_FILES)
 
 
 def write(directory: Path, text: str, name: str = "mine.yaml") -> Path:
@@ -177,6 +178,22 @@ def test_every_configuration_loads_with_every_method_and_survives_saving(tmp_pat
     save_config(config, tmp_path / "config.yaml")
     assert load_config(tmp_path / "config.yaml") == config
     assert list(tmp_path.iterdir()) == [tmp_path / "config.yaml"]
+
+
+@pytest.mark.parametrize("path", BOTH, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_a_file_for_one_method_on_one_data_set_follows_both(path):
+    target = path.parent.with_suffix(".yaml")
+    assert target in TARGETS
+    before = [ROOT / "configs" / "methods" / path.name, target]
+    assert load_config([*before, path]) != load_config(before), "it changes nothing"
+
+
+def test_supervised_methods_train_as_many_epochs_on_the_demo_as_a_warm_up_and_its_rounds():
+    plain, cada = (
+        load_config([f"configs/methods/{method}.yaml", "configs/demo.yaml", *files]).train
+        for method, files in (("pspd", []), ("cada", ["configs/demo/cada.yaml"]))
+    )
+    assert cada.max_epoch == plain.warm_up.max_epoch + plain.rounds * plain.max_epoch
 
 
 def test_digests_tell_sections_apart():

@@ -1,0 +1,398 @@
+"""What each part of PSPD brings, and the other methods beside it: variants times seeds, resumable, several at a time.
+
+    python -m benchmarks.ablation                                       # all variants on the demo, seeds 0, 1, 2
+    python -m benchmarks.ablation --variants pspd no-local --seeds 0
+    python -m benchmarks.ablation --threads 1 --jobs 2                  # two runs side by side, one thread each
+
+Each run starts the entry scripts as a user does and writes `output/ablation-<variant>-seed<N>`. The captions of a seed are
+made once and shared by its variants, and so is the warm-up that belongs to them. Finished runs are skipped; ctrl-C and
+SIGTERM stop all runs, which save, and the same command goes on. Results: `benchmarks/results/ablation-<data>-cpu-<torch>.csv`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from data.errors import UserError
+from engine.config import Config, load_config
+from engine.several_seeds import CAPTION_STAGES, ROWS, is_finished, spread
+from engine.stage import Mark
+from engine.stages import captioner_training, image_captions, sample_captions, search_training
+from retrieval.metrics import METRICS
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = Path(__file__).parent / "results"
+CAPTIONS = "captions"  # the run that makes a seed's captions
+USAGE = "usage.jsonl"  # in a run's folder: what each start of a stage took
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A setting that is compared: the method's and the data set's configuration, and what differs from them."""
+
+    title: str
+    method: str = "pspd"
+    settings: tuple[str, ...] = ()
+    stages: tuple[str, ...] = ("train", "test")
+    captions: bool = True  # whether it needs those of its seed
+
+
+VARIANTS = {
+    "pspd": Variant("PSPD"),
+    "no-correction": Variant("without label correction", settings=("correction.enabled=false",)),
+    "no-local": Variant("without the local loss", settings=("model.options.local_weight=0",)),
+    "base-captions": Variant("base captions only, each twice", settings=("train.captions=[base,base]",)),
+    # The warm-up learns stage A's captions; without rounds its weights are the model, whatever stage C wrote.
+    "warm-up": Variant("palette captions, no rounds", settings=("train.rounds=0",)),
+    "labels": Variant(
+        "real captions and identities, as many epochs, from scratch",
+        settings=("train.supervision=labels", "train.max_epoch={epochs}"),
+        captions=False,
+    ),
+    "tsn": Variant("TSN", method="tsn", stages=("gen_text", "train", "test")),
+    "cada": Variant("CADA, as many epochs, from scratch", method="cada", captions=False),
+}
+
+
+@dataclass
+class Run:
+    """One variant with one seed, or the captions of a seed."""
+
+    name: str
+    seed: int
+    files: list[Path]
+    settings: list[str]
+    stages: list[str]
+    needs: str = ""  # another run's label
+
+    @property
+    def label(self) -> str:
+        return f"{self.name}-seed{self.seed}"
+
+    @property
+    def config(self) -> Config:
+        return load_config(self.files, self.settings)
+
+    @property
+    def directory(self) -> Path:
+        """Where its log and what it took are kept; for a variant the run's own folder."""
+        return Path(self.config.output) / f"ablation-{self.label}"
+
+    def finished(self) -> bool:
+        """Whether all its stages are done with these settings.
+
+        Raises:
+            UserError: they are done with other settings, so its results would not be those of this configuration.
+        """
+        marks = _marks(self.config, self.name == CAPTIONS)
+        for mark in marks:
+            if changed := mark.changes():
+                raise UserError(
+                    f"{mark.path} was finished with other settings ({'; '.join(changed[:5])}): remove {mark.path.parent} "
+                    f"or run python -m benchmarks.ablation --force with the variants and seeds that are to be run again."
+                )
+        return all(m.changes() == [] for m in marks) if self.name == CAPTIONS else is_finished(self.config)
+
+
+def _marks(config: Config, captions: bool) -> list[Mark]:
+    if not captions:
+        return [Mark(config.run_directory / ".train.done", config, search_training.SECTIONS)]
+    return [
+        Mark(folder / f".{stage.STAGE}.done", config, stage.SECTIONS)
+        for stage, folder in (
+            (sample_captions, config.caption_directory),
+            (captioner_training, config.captioner_directory),
+            (image_captions, config.caption_directory),
+        )
+    ]
+
+
+def config_files(target: Path, method: str) -> list[Path]:
+    """The files that train.bash reads for a data set and a method, later ones win."""
+    both = target.with_suffix("") / f"{method}.yaml"
+    return [ROOT / "configs" / "methods" / f"{method}.yaml", target, *([both] if both.is_file() else [])]
+
+
+def planned_runs(
+    target: Path, names: Sequence[str], seeds: Sequence[int], settings: Sequence[str], threads: int
+) -> list[Run]:
+    """The runs of these variants and seeds, captions before what needs them."""
+    plain = load_config(config_files(target, "pspd"), settings)
+    # What a run of PSPD takes in all: its warm-up and its rounds.
+    epochs = plain.train.warm_up.max_epoch + plain.train.rounds * plain.train.max_epoch
+    runs = []
+    for seed in seeds:
+        common = [*settings, f"seed={seed}", f"runtime.threads={threads}"]
+        captions = Run(CAPTIONS, seed, config_files(target, "pspd"), common, list(CAPTION_STAGES))
+        if any(VARIANTS[name].captions for name in names):
+            runs.append(captions)
+        for name in names:
+            variant = VARIANTS[name]
+            own = [text.format(epochs=epochs) for text in variant.settings]
+            runs.append(
+                Run(
+                    name,
+                    seed,
+                    config_files(target, variant.method),
+                    [*common, f"run=ablation-{name}-seed{seed}", *own],
+                    list(variant.stages),
+                    captions.label if variant.captions else "",
+                )
+            )
+    return runs
+
+
+@dataclass
+class Started:
+    """A stage that is running."""
+
+    run: Run
+    stage: str
+    process: subprocess.Popen
+    since: float = field(default_factory=time.monotonic)
+
+
+class Scheduler:
+    """Runs what is not finished, `jobs` stages at a time, each run's stages in order."""
+
+    def __init__(self, runs: Iterable[Run], jobs: int, threads: int, force: bool) -> None:
+        self.waiting = list(runs)
+        self.left = {run.label: list(run.stages) for run in self.waiting}
+        self.jobs, self.threads = jobs, threads
+        self.force = {run.label for run in self.waiting if force and run.name != CAPTIONS}
+        self.unfinished = set(self.left)  # labels that others wait for
+        self.failed: set[str] = set()
+        self.running: dict[int, Started] = {}
+
+    def work(self) -> set[str]:
+        """Returns the labels of the runs that failed, those included whose captions did.
+
+        Raises:
+            KeyboardInterrupt: a signal came; every stage has saved and ended by then.
+        """
+        try:
+            while self.waiting or self.running:
+                self._start_ready()
+                if self.running:
+                    self._wait()
+        except KeyboardInterrupt:
+            for started in self.running.values():
+                started.process.send_signal(signal.SIGTERM)
+            while self.running:
+                self._wait()
+            raise
+        return self.failed
+
+    def _start_ready(self) -> None:
+        for run in list(self.waiting):
+            if run.needs in self.failed:
+                self.waiting.remove(run)
+                self._fail(run, f"its captions ({run.needs}) failed")
+            elif len(self.running) < self.jobs and run.needs not in self.unfinished:
+                self.waiting.remove(run)
+                self._start(run)
+
+    def _start(self, run: Run) -> None:
+        stage = self.left[run.label][0]
+        command = [sys.executable, str(ROOT / f"{stage}.py"), "--config", *map(str, run.files)]
+        command += ["--set", *run.settings]
+        run.directory.mkdir(parents=True, exist_ok=True)
+        if run.label in self.force and stage == "train":
+            command.append("--force")
+            (run.directory / USAGE).unlink(missing_ok=True)  # what the run before took
+        threads = {name: str(self.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+        with (run.directory / "ablation.log").open("ab") as log:
+            process = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env={**os.environ, **threads},
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+            )
+        self.running[process.pid] = Started(run, stage, process)
+        print(f"{run.label}: {stage} ({len(self.waiting)} runs waiting)", flush=True)
+
+    def _wait(self) -> None:
+        """Take note of the next stage that ends, and start the run's next one."""
+        pid, status, usage = os.wait4(-1, 0)
+        started = self.running.pop(pid)
+        code = started.process.returncode = os.waitstatus_to_exitcode(status)
+        record = {
+            "stage": started.stage,
+            "code": code,
+            "seconds": round(time.monotonic() - started.since, 2),
+            "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 2),
+            "peak_mib": round(usage.ru_maxrss / 1024, 1),
+        }
+        with (started.run.directory / USAGE).open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(record) + "\n")
+        run, left = started.run, self.left[started.run.label]
+        if code:
+            self._fail(run, f"{started.stage} ended with {code}, see {run.directory / 'ablation.log'}")
+            return
+        left.pop(0)
+        if left:
+            self.waiting.insert(0, run)
+        else:
+            self.unfinished.discard(run.label)
+            print(f"{run.label}: finished", flush=True)
+
+    def _fail(self, run: Run, why: str) -> None:
+        self.failed.add(run.label)
+        self.unfinished.discard(run.label)
+        print(f"{run.label}: {why}", file=sys.stderr, flush=True)
+
+
+def rows_of(run: Run) -> list[dict[str, Any]]:
+    """A finished run as rows of the CSV: one per protocol, or one without metrics for captions."""
+    usage = [json.loads(line) for line in (run.directory / USAGE).read_text("utf-8").splitlines()]
+    row: dict[str, Any] = {
+        "variant": run.name,
+        "seed": run.seed,
+        "minutes": round(sum(record["seconds"] for record in usage) / 60, 2),
+        "cpu_minutes": round(sum(record["cpu_seconds"] for record in usage) / 60, 2),
+        "peak_mib": max(record["peak_mib"] for record in usage),
+    }
+    if run.name == CAPTIONS:
+        return [row]
+    rows = []
+    for path in (run.directory / "results.json", run.directory / "msm" / "results.json"):
+        if path.is_file():
+            found = json.loads(path.read_text("utf-8"))
+            told = {name: found[name] for name in ("method", "split", "protocol", "selected_on")}
+            scores = {f"{kind}_{name}": found[kind][name] for kind in ROWS if found[kind] for name in METRICS}
+            rows.append({**row, **told, **scores})
+    return rows
+
+
+COLUMNS = [
+    "variant",
+    "seed",
+    "method",
+    "split",
+    "protocol",
+    "selected_on",
+    *(f"{kind}_{name}" for kind in ROWS for name in METRICS),
+    "minutes",
+    "cpu_minutes",
+    "peak_mib",
+]
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write the table under a temporary name, then rename it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, COLUMNS, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    temporary.replace(path)
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Mean and spread over the seeds, as a Markdown table."""
+    lines = [
+        "| variant | protocol | seeds | Rank-1, features alone | Rank-1, re-ranked | mAP, re-ranked | minutes | peak MiB |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["variant"], row.get("protocol", "")), []).append(row)
+    for (name, protocol), found in groups.items():
+        metrics = [_spread_text([row.get(key) for row in found]) for key in ("itc_r1", "itm_r1", "itm_mAP")]
+        title = VARIANTS[name].title if name in VARIANTS else "captions (stages 1 to 3)"
+        seeds = " ".join(str(row["seed"]) for row in found)
+        minutes = sum(row["minutes"] for row in found) / len(found)
+        peak = max(row["peak_mib"] for row in found)
+        cells = [f"{title} (`{name}`)", protocol, seeds, *metrics, f"{minutes:.1f}", f"{peak:.0f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _spread_text(values: Sequence[float | None]) -> str:
+    """ "31.20 ± 0.80 (30.50 to 32.10)"; empty without values."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return ""
+    found = spread(known)
+    if found["std"] is None:
+        return f"{found['mean']:.2f}"
+    return f"{found['mean']:.2f} ± {found['std']:.2f} ({found['min']:.2f} to {found['max']:.2f})"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run, write the CSV, print the table; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as ctrl-C: raises KeyboardInterrupt
+    stopped, failed = False, set()
+    try:
+        runs = planned_runs(
+            options.config, options.variants, options.seeds, options.overrides, options.threads
+        )
+        todo = [run for run in runs if (options.force and run.name != CAPTIONS) or not run.finished()]
+        print(f"{len(runs) - len(todo)} runs are finished, {len(todo)} to do.", flush=True)
+        failed = Scheduler(todo, options.jobs, options.threads, options.force).work()
+    except KeyboardInterrupt:
+        print("Stopped; the same command goes on from here.", file=sys.stderr)
+        stopped = True
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 1
+    # All that is there, so that a run of one variant or seed does not lose the others' rows.
+    output = Path(load_config(config_files(options.config, "pspd"), options.overrides).output)
+    seeds = {int(path.name.rpartition("seed")[2]) for path in output.glob("ablation-*-seed[0-9]*")}
+    every = planned_runs(options.config, list(VARIANTS), sorted(seeds), options.overrides, options.threads)
+    rows = [row for run in every if _is_there(run) for row in rows_of(run)]
+    if rows:
+        label = load_config(config_files(options.config, "pspd"), options.overrides).dataset.label
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        path = options.results / f"ablation-{label}-{device}-{torch.__version__.split('+')[0]}.csv"
+        write_csv(path, rows)
+        print(f"{table(rows)}\n\n{path}")
+    return 130 if stopped else int(bool(failed))
+
+
+def _is_there(run: Run) -> bool:
+    """Whether a run is finished here with these settings."""
+    try:
+        return (run.directory / USAGE).is_file() and run.finished()
+    except UserError:
+        return False
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.ablation",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS), metavar="NAME")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="N")
+    parser.add_argument("--jobs", type=int, default=1, help="runs side by side")
+    parser.add_argument("--threads", type=int, default=1, help="of each run")
+    parser.add_argument("--force", action="store_true", help="do the chosen runs again, not their captions")
+    parser.add_argument("--config", type=Path, default=ROOT / "configs" / "demo.yaml", help="of the data set")
+    parser.add_argument(
+        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", dest="overrides"
+    )
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the CSV")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
