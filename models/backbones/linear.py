@@ -16,7 +16,8 @@ _WORTH = 1 << 21  # multiplications; below, making ready for oneDNN (10 us) cost
 
 
 def _product(values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """values (T, I) @ weight (O, I)^T + bias; both may be transposed views."""
+    """values (T, I) @ weight (O, I)^T + bias. Both may be transposed: any other gaps in the weight's memory send oneDNN
+    to its reference loops, a thousand times slower."""
     return torch.ops.mkldnn._linear_pointwise(values, weight, bias, "none", [], "")
 
 
@@ -43,7 +44,7 @@ def linear(values: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
     """`torch.nn.functional.linear` for values (..., I), weight (O, I) and bias (O,)."""
     if torch.compiler.is_compiling() or not _suits_onednn(values, weight):
         return F.linear(values, weight, bias)
-    rows = values.reshape(-1, values.shape[-1])
+    rows = values.reshape(-1, values.shape[-1]).contiguous()
     return _OneDnnLinear.apply(rows, weight, bias).unflatten(0, values.shape[:-1])
 
 
@@ -52,6 +53,7 @@ def _suits_onednn(values: Tensor, weight: Tensor) -> bool:
         values.device.type == "cpu"
         and values.dtype == weight.dtype == torch.float32
         and values.numel() * len(weight) >= _WORTH
+        and weight.is_contiguous()
         and torch.backends.mkldnn.is_available()
         and torch.backends.mkldnn.enabled
         and not torch.is_autocast_enabled("cpu")
