@@ -40,6 +40,8 @@ def save(path: Path, content: dict[str, Any]) -> None:
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(path)
+        for left in path.parent.glob(f".{path.name}.*.tmp"):  # by a process that was killed while it saved
+            left.unlink(missing_ok=True)
     except (OSError, RuntimeError) as error:
         temporary.unlink(missing_ok=True)
         reason = str(error).splitlines()[0]

@@ -34,6 +34,12 @@ def stop() -> None:
         dist.destroy_process_group()
 
 
+def lost_another(error: RuntimeError) -> bool:
+    """Whether this is gloo's or NCCL's complaint that another process has gone."""
+    words = ("Connection closed by peer", "Connection reset by peer", "remote process exited", "Broken pipe")
+    return dist.is_available() and dist.is_initialized() and any(word in str(error) for word in words)
+
+
 def local_rank() -> int:
     """This process's number on its machine: the GPU it should use."""
     return int(os.environ.get("LOCAL_RANK", "0"))

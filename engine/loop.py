@@ -93,8 +93,10 @@ class Trainer:
         for group in groups:  # a group's rate stays in proportion to the schedule's
             group["scale"] = group["lr"] / schedule.init_lr
         self.optimizer = torch.optim.AdamW(groups, fused=True)
-        self.losses: dict[str, Tensor] = {}  # sums over the epoch, on the device: reading them would stall it
+        # Sums over the epoch of this process's share, on the device: reading them would stall it.
+        self.losses: dict[str, Tensor] = {}
         self.counted = 0
+        self.has_state = False  # whether the state file is of this training
         self.saved_at = time.monotonic()
         self.forward = self._distributed()
 
@@ -124,10 +126,9 @@ class Trainer:
         while epoch < self.schedule.max_epoch:
             started = time.monotonic()
             self._train_epoch(epoch, step)
-            self._check_finite()
+            means = self._means()
             if step < self.batches.steps:
                 self._save(epoch, self.batches.steps)  # an evaluation that is stopped must not cost the epoch
-            means = {name: float(total / self.counted) for name, total in self.losses.items()}
             self.losses, self.counted = {}, 0
             self.on_epoch(epoch, means, time.monotonic() - started)
             epoch, step = epoch + 1, 0
@@ -167,8 +168,7 @@ class Trainer:
         self.counted += 1
 
     def _log(self, epoch: int, step: int, bar: tqdm) -> None:
-        self._check_finite()
-        means = {name: round(float(total / self.counted), 5) for name, total in self.losses.items()}
+        means = {name: round(mean, 5) for name, mean in self._means().items()}
         bar.set_postfix(means)
         self.run.record(
             "step",
@@ -181,13 +181,30 @@ class Trainer:
             lr=self.optimizer.param_groups[0]["lr"],
         )
 
-    def _check_finite(self) -> None:
-        for name, total in self.losses.items():
-            if not math.isfinite(float(total)):
-                raise DivergedError(
-                    f"The loss '{name}' is no longer a finite number ({self.place.phase}): the last good state is "
-                    f"{self.state_path}. Lower the learning rate (init_lr) or use --set runtime.precision=fp32."
+    def _sums(self) -> dict[str, float]:
+        """The epoch's sums of the GLOBAL batch's losses; every process must ask at the same step.
+
+        Raises:
+            DivergedError: one is no number, on all processes at once: nobody is left waiting for those that ended.
+        """
+        names = list(self.losses)
+        own = torch.stack([self.losses[name] for name in names])
+        totals = distributed.sum_over_ranks(own) / self.machine.world.size
+        sums = dict(zip(names, totals.tolist(), strict=True))
+        for name, total in sums.items():
+            if not math.isfinite(total):
+                kept = (
+                    f"the last good state is {self.state_path}" if self.has_state else "nothing was saved yet"
                 )
+                raise DivergedError(
+                    f"The loss '{name}' is no longer a finite number ({self.place.phase}); {kept}. "
+                    "Lower the learning rate (init_lr) or use --set runtime.precision=fp32."
+                )
+        return sums
+
+    def _means(self) -> dict[str, float]:
+        """The mean losses of the epoch so far, of the global batch; raises as ``_sums`` does."""
+        return {name: total / self.counted for name, total in self._sums().items()}
 
     def _maybe_stop(self, epoch: int, step: int) -> None:
         if self.machine.world.size > 1 and step % self.log_every:
@@ -195,13 +212,15 @@ class Trainer:
         wanted = distributed.any_rank(bool(self.run.stop), self.machine.device)
         due = distributed.any_rank(time.monotonic() - self.saved_at > self.save_seconds, self.machine.device)
         if wanted or due:
-            self._check_finite()
             self._save(epoch, step)
         if wanted:
             raise Interrupted(f"Stopped in {self.place.phase}, epoch {epoch + 1}, step {step}.")
 
     def _save(self, epoch: int, step: int) -> None:
+        """Write the state, unless a loss is no number; every process must call it at the same step."""
         self.saved_at = time.monotonic()
+        sums = self._sums() if self.losses else {}
+        self.has_state = True
         if not distributed.is_main():
             return
         checkpoints.save(
@@ -212,18 +231,18 @@ class Trainer:
                 "step": step,
                 "model": self.task.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
-                "losses": {name: float(total) for name, total in self.losses.items()},
+                "losses": sums,
                 "counted": self.counted,
                 "metrics_position": self.run.metrics_position(),
             },
         )
 
     def _resume(self) -> tuple[int, int]:
-        if not self.state_path.exists():
+        state = checkpoints.load(self.state_path) if self.state_path.exists() else None
+        if state is None or state["phase"] != self.place.phase:
+            self.run.forget_metrics(phase=self.place.phase)  # of an attempt that was killed before it saved
             return 0, 0
-        state = checkpoints.load(self.state_path)
-        if state["phase"] != self.place.phase:
-            return 0, 0
+        self.has_state = True
         self.task.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.counted = state["counted"]

@@ -11,6 +11,7 @@ from types import FrameType
 from typing import Any
 
 from engine import distributed
+from retrieval.results import write_atomically
 
 LOGGER = logging.getLogger("pspd")
 
@@ -72,6 +73,15 @@ class Run:
             with self.metrics_path.open("r+b") as stream:
                 stream.truncate(min(position, self.metrics_position()))
 
+    def forget_metrics(self, **values: Any) -> None:
+        """Take out the lines that have all of these values (and torn ones): what they tell is about to be done again."""
+        if not distributed.is_main() or not self.metrics_path.exists():
+            return
+        lines = self.metrics_path.read_text(encoding="utf-8", errors="replace").splitlines()
+        kept = [line for line in lines if (known := _parsed(line)) and not values.items() <= known.items()]
+        if kept != lines:
+            write_atomically(self.metrics_path, "".join(f"{line}\n" for line in kept))
+
     def record(self, event: str, **values: Any) -> None:
         """Append one line to ``metrics.jsonl`` and its numbers to TensorBoard."""
         if not distributed.is_main():
@@ -95,6 +105,16 @@ class Run:
             self._tensorboard.flush()
 
 
+def _parsed(line: str) -> dict[str, Any]:
+    """A line's values that can be compared; nothing where it is no whole line."""
+    try:
+        return {
+            name: value for name, value in json.loads(line).items() if not isinstance(value, (dict, list))
+        }
+    except (ValueError, AttributeError):
+        return {}
+
+
 def _numbers(values: dict[str, Any], prefix: str) -> list[tuple[str, float]]:
     found: list[tuple[str, float]] = []
     for key, value in values.items():
@@ -116,10 +136,17 @@ def start_logging() -> None:
     LOGGER.propagate = False
 
 
+class LogFile(logging.FileHandler):
+    """A log that can't be written costs its lines and nothing else: a full disk is told by what fails to be saved."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Say nothing, where logging would print a traceback for every line."""
+
+
 def _add_log_file(path: Path) -> None:
     known = {getattr(handler, "baseFilename", None) for handler in LOGGER.handlers}
     if str(path.resolve()) in known:
         return
-    handler = logging.FileHandler(path, encoding="utf-8")
+    handler = LogFile(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     LOGGER.addHandler(handler)

@@ -6,6 +6,7 @@ A stage that is finished says so and does nothing; one that was interrupted goes
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
 import signal
@@ -26,6 +27,15 @@ from engine.run import LOGGER, Interrupted, StopSignal, start_logging
 from retrieval.results import write_atomically
 
 ROOT = Path(__file__).resolve().parents[1]
+ROOM, RIGHTS = "make room on that disk", "check the permissions of that folder"
+REMEDIES = {  # what the system refuses and its user can change
+    errno.ENOSPC: ROOM,
+    errno.EDQUOT: ROOM,
+    errno.EFBIG: ROOM,
+    errno.EACCES: RIGHTS,
+    errno.EPERM: RIGHTS,
+    errno.EROFS: RIGHTS,
+}
 
 
 @dataclass
@@ -142,6 +152,20 @@ def exit_code(action: Callable[[], int]) -> int:
         if place is None:
             raise
         LOGGER.error("%s (%s)", error, place)
+    except OSError as error:
+        if error.errno not in REMEDIES:
+            raise
+        place = f" ({error.filename})" if error.filename else ""
+        LOGGER.error(
+            "%s%s: %s, then give the same command; what was saved is kept.",
+            error.strerror,
+            place,
+            REMEDIES[error.errno],
+        )
+    except RuntimeError as error:
+        if not distributed.lost_another(error):
+            raise
+        LOGGER.error("Another process of this run has ended, so this one ends, too: see what that one said.")
     except KeyboardInterrupt:
         LOGGER.error("Stopped at once; the same command goes on from the last save.")
         return 130

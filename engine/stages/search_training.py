@@ -35,6 +35,7 @@ from engine.stage import Context, Mark
 from models.backbones.checkpoints import load_blip
 from models.batch import Batch
 from models.methods.base import Method
+from retrieval.results import write_atomically
 
 SECTIONS = ("seed", "dataset", "model", "train", "cluster", "correction")
 
@@ -129,7 +130,7 @@ class SearchTraining:
             place = Place(f"round-{number}", number, self.steps_done)
             _, steps = self._train(place, labels.after, self._schedule())
             if distributed.is_main():
-                done.write_text(str(steps), encoding="utf-8")
+                write_atomically(done, str(steps))
             distributed.barrier()
         self.steps_done += int(done.read_text(encoding="utf-8"))
 
@@ -162,6 +163,9 @@ class SearchTraining:
             )
             content = report(labels, self.report_identities)
             log_report(number, content)
+            self.run.forget_metrics(
+                event="clusters", round=number
+            )  # a kill may come before the labels are saved
             self.run.record("clusters", round=number, total_step=self.steps_done, **content)
             labels.save(path)
         distributed.barrier()

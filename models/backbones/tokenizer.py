@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -177,7 +178,10 @@ class BlipTokenizer:
         pieces = _learn_pieces(words, vocab_size)
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
-        (directory / "vocab.txt").write_text("\n".join(pieces) + "\n", encoding="utf-8")
+        # Renamed when it is whole: half a vocabulary would be read as one.
+        temporary = directory / f".vocab.txt.{os.getpid()}"
+        temporary.write_text("\n".join(pieces) + "\n", encoding="utf-8")
+        temporary.replace(directory / "vocab.txt")
         return cls(pieces)
 
     def __call__(self, captions: Sequence[str], max_length: int = RETRIEVAL_LENGTH) -> TextBatch:
