@@ -14,7 +14,7 @@ from engine.config import Config
 from engine.feeds import ImageFeed
 from engine.loop import Machine
 from retrieval.encode import Progress
-from retrieval.evaluate import Evaluation, evaluate
+from retrieval.evaluate import Evaluation, StyleTexts, evaluate
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,13 @@ def evaluate_split(
     machine: Machine,
     k_test: int,
     progress: Progress | None = None,
+    style: StyleTexts | None = None,
 ) -> Evaluation:
-    """Rank-k, mAP and mINP of every caption of the split against all its images."""
+    """Rank-k, mAP and mINP of every caption of the split against all its images.
+
+    Args:
+        style: the split's texts in one fixed style, for the MSM protocol; None: the plain protocol.
+    """
     model.eval()
     with machine.autocast():
         return evaluate(
@@ -65,5 +70,7 @@ def evaluate_split(
             split.query_ids,
             split.gallery_ids,
             k_test=k_test,
+            directory=config.run_directory,  # chosen for its room; a system's temporary folder often has none
+            style=style,
             progress=progress,
         )

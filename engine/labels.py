@@ -99,7 +99,9 @@ def _features(
 ) -> tuple[np.ndarray, Gallery, np.ndarray]:
     """What is clustered, (N, F), and what the correction matches: the images' tokens and the texts' features."""
     size = config.test.batch_size
-    gallery = encode_gallery(model, feed.batches(size, machine.device), len(feed))
+    gallery = encode_gallery(
+        model, feed.batches(size, machine.device), len(feed), directory=config.run_directory
+    )
     text_features = encode_queries(model, list(captions), size)
     rows = []
     for start in range(0, len(feed), size):

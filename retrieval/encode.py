@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
-import weakref
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -24,9 +25,10 @@ _NUMPY = {torch.float16: np.float16, torch.float32: np.float32}
 class TokenStore:
     """Image tokens (count, N, D), written once in order, read in blocks of rows.
 
-    Above `memory_limit` bytes they lie in a file below `directory` (the system's temporary directory by default) that
-    goes away with the store. The file is mapped anew for every block, so that pages already used do not count as
-    this process's memory.
+    Above `memory_limit` bytes they lie in a file in `directory` (the system's temporary directory by default). It has no
+    name, so that it goes away with the store and also with a process that is killed, and its room is taken at once: a
+    disk that fills up later can't end the process in the middle of a write to mapped memory. The file is mapped anew
+    for every block, so that pages already used do not count as this process's memory.
 
     Raises ValueError for a dtype other than float16 and float32, and where the disk has no room.
     """
@@ -47,8 +49,7 @@ class TokenStore:
         size = int(np.prod(shape)) * self._numpy.itemsize
         self._memory = np.empty(shape, self._numpy) if size <= memory_limit else None
         if self._memory is None:
-            self._path = _make_file(size, directory)
-            self._cleanup = weakref.finalize(self, shutil.rmtree, self._path.parent, True)
+            self._file = _make_file(size, directory)
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -61,7 +62,7 @@ class TokenStore:
     def _array(self, mode: str) -> np.ndarray:
         if self._memory is not None:
             return self._memory
-        return np.memmap(self._path, self._numpy, mode, shape=self.shape)
+        return np.memmap(self._file, self._numpy, mode, shape=self.shape)
 
     def write(self, start: int, tokens: Tensor) -> None:
         """Stores tokens (B, N, D) of the images start .. start + B."""
@@ -75,12 +76,12 @@ class TokenStore:
     def close(self) -> None:
         """Frees the memory or removes the file; the store cannot be read afterwards."""
         if self.on_disk:
-            self._cleanup()
+            self._file.close()
         self._memory = np.empty((0, *self.shape[1:]), self._numpy)
 
 
-def _make_file(size: int, directory: str | Path | None) -> Path:
-    """A sparse file of `size` bytes in a directory of its own."""
+def _make_file(size: int, directory: str | Path | None) -> BinaryIO:
+    """A file of `size` bytes, with room on the disk and without a name."""
     if directory is not None:
         Path(directory).mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(directory or tempfile.gettempdir()).free
@@ -89,10 +90,18 @@ def _make_file(size: int, directory: str | Path | None) -> Path:
             f"The gallery's image tokens need {size / 1e9:.1f} GB but {directory or tempfile.gettempdir()} has "
             f"{free / 1e9:.1f} GB free; free some space or name another directory."
         )
-    path = Path(tempfile.mkdtemp(prefix="gallery-tokens-", dir=directory)) / "tokens.bin"
-    with path.open("wb") as file:
+    file = tempfile.TemporaryFile(dir=directory)  # noqa: SIM115 - it is closed with the store
+    try:
+        if hasattr(os, "posix_fallocate"):  # macOS has none
+            os.posix_fallocate(file.fileno(), 0, size)
         file.truncate(size)
-    return path
+    except OSError as error:
+        file.close()
+        raise ValueError(
+            f"The gallery's image tokens need {size / 1e9:.1f} GB in {directory or tempfile.gettempdir()}, which can't "
+            f"be had ({error.strerror}); free some space or name another directory."
+        ) from None
+    return file
 
 
 @dataclass
