@@ -17,8 +17,17 @@ from synthesis.demo import make_demo
 
 
 def open_dataset(config: Config) -> PedesDataset:
-    """The configured data set; demo pedestrians are drawn first where the configuration asks for them."""
+    """The configured data set; demo pedestrians are drawn first where the configuration asks for them.
+
+    Raises:
+        UserError: a bare folder that nobody named, or a data set that can't be read.
+    """
     settings = config.dataset
+    if settings.name == "folder" and "root" not in settings.model_fields_set:
+        raise UserError(
+            "dataset.root is not set: say which folder of person crops is meant, such as "
+            "--set dataset.root=DIR dataset.tag=NAME."
+        )
     if settings.synthesis is not None:
         with distributed.main_first():
             if distributed.is_main():
