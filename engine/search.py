@@ -248,11 +248,20 @@ def serve(options: argparse.Namespace) -> int:
     Raises:
         UserError: Gradio is not installed, the address is taken, or the index can't be used.
     """
-    from engine.search_page import run_page  # Gradio is an extra that training machines do not have
-
+    try:  # Gradio is an extra that training machines do not have
+        from engine.search_page import run_page
+    except ModuleNotFoundError as error:
+        if error.name != "gradio":
+            raise
+        raise UserError(
+            "The web page needs Gradio, which is not installed: pip install -r requirements-search.txt."
+        ) from None
     searcher = open_searcher(options.index, choose_device(options.device))
     LOGGER.info(
-        "%d images of %s (%s).", len(searcher.index), searcher.index.root, kind(searcher.index.vectors)
+        "%d images of %s, searched %s.",
+        len(searcher.index),
+        searcher.index.root,
+        kind(searcher.index.vectors),
     )
     run_page(searcher, options.host, options.port)
     return 0

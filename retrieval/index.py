@@ -126,12 +126,15 @@ class SearchIndex:
         return _state(self.directory) not in (None, self._state)
 
     def image(self, row: int) -> str:
-        """The image's path below `root`; KeyError for a row that holds none."""
+        """The path below `root` of the image in a row."""
         return self._paths[row]
 
+    def holds(self, row: int, image: str) -> bool:
+        """Whether a row still is this image's: rows of removed images are given to others."""
+        return self._paths.get(row) == image
+
     def feature(self, row: int) -> np.ndarray:
-        """The L2-normalised feature (F,) of an image; KeyError for a row that holds none."""
-        self.image(row)
+        """The L2-normalised feature (F,) of the image in a row."""
         return np.array(self._features[row])
 
     def tokens(self, rows: np.ndarray) -> np.ndarray:

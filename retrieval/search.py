@@ -69,18 +69,16 @@ class Searcher:
             hits[:rerank_best] = self._reranked(text, feature, hits[:rerank_best])
         return hits[:top]
 
-    def like(self, row: int, top: int = 10) -> list[Hit]:
-        """The `top` images whose features are most similar to those of an image of the index, without that image.
+    def like(self, hit: Hit, top: int = 10) -> list[Hit]:
+        """The `top` images whose features are most similar to those of an image found before, without that image.
 
-        Raises UserError for a row that holds no image.
+        Raises UserError for an image that is no longer in the index.
         """
         _check_count("top", top, 1)
-        try:
-            feature = self.index.feature(row)
-        except (KeyError, IndexError):
-            raise UserError("This image is no longer in the index: search again.") from None
-        hits = self._hits(*self.index.nearest(feature, top + 1))
-        return [hit for hit in hits if hit.row != row][:top]
+        if not self.index.holds(hit.row, hit.image):
+            raise UserError(f"{hit.image} is no longer in the index: search again.")
+        hits = self._hits(*self.index.nearest(self.index.feature(hit.row), top + 1))
+        return [other for other in hits if other.row != hit.row][:top]
 
     def _hits(self, rows: np.ndarray, cosines: np.ndarray) -> list[Hit]:
         return [

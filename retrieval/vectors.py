@@ -32,8 +32,8 @@ def is_exact(index: faiss.Index) -> bool:
 
 
 def kind(index: faiss.Index) -> str:
-    """What to call the index in front of a user."""
-    return "exact" if is_exact(index) else f"approximate, {index.nprobe} of {index.nlist} lists read"
+    """How the index is searched, for a user: an adverb."""
+    return "exactly" if is_exact(index) else f"approximately, in {index.nprobe} of {index.nlist} lists"
 
 
 def rows_of(index: faiss.Index) -> np.ndarray:

@@ -17,7 +17,12 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 LARGEST = 300_000  # bytes
 DATA_ONLY = ("checkpoint", "datasets", "pre_gen_data", "output")
 ROOMS = ("engine", "models", "losses", "data", "captioning", "clustering", "retrieval", "synthesis")
-PACKAGE_OF = {"PIL": "pillow", "sklearn": "scikit-learn", "ruamel": "ruamel.yaml", "faiss": "faiss-cpu"}  # module -> package
+PACKAGE_OF = {
+    "PIL": "pillow",
+    "sklearn": "scikit-learn",
+    "ruamel": "ruamel.yaml",
+    "faiss": "faiss-cpu",
+}  # module -> package
 NOT_IMPORTED = {"torchvision"}  # needed by timm and transformers
 BROUGHT_ALONG = {"huggingface_hub"}  # by transformers and timm
 # The parts are joined here, so that this file does not hold what it forbids.
@@ -196,13 +201,16 @@ def test_the_readme_names_the_commands_that_matter() -> None:
 
 def test_every_package_has_a_reason() -> None:
     assert package_table(readme()) == requirements("requirements.txt")
+    for name in ("requirements-dev.txt", "requirements-search.txt"):
+        assert all(re.search(rf"\b{package}\b", readme()) for package in requirements(name))
 
 
 def test_every_package_is_used_and_every_import_is_required() -> None:
     sources = [
         path for path in tracked() if path.suffix == ".py" and path.relative_to(REPOSITORY).parts[0] in ROOMS
     ]
-    assert imported_packages(sources) - BROUGHT_ALONG == requirements("requirements.txt") - NOT_IMPORTED
+    required = requirements("requirements.txt") | requirements("requirements-search.txt")
+    assert imported_packages(sources) - BROUGHT_ALONG == required - NOT_IMPORTED
 
 
 def test_images_are_there_and_used() -> None:
