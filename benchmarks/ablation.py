@@ -28,9 +28,10 @@ import torch
 
 from data.errors import UserError
 from engine.config import Config, load_config
-from engine.several_seeds import CAPTION_STAGES, ROWS, is_finished, spread
+from engine.several_seeds import CAPTION_STAGES, ROWS, is_finished, results_path, spread
 from engine.stage import Mark
 from engine.stages import captioner_training, image_captions, sample_captions, search_training
+from engine.stages.evaluation import MSM
 from retrieval.metrics import METRICS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -62,7 +63,7 @@ VARIANTS = {
         settings=("train.supervision=labels", "train.max_epoch={epochs}"),
         captions=False,
     ),
-    "tsn": Variant("TSN", method="tsn", stages=("gen_text", "train", "test")),
+    "tsn": Variant("TSN", method="tsn", stages=("gen_pre_train_text", "train", "test")),
     "cada": Variant("CADA, as many epochs, from scratch", method="cada", captions=False),
 }
 
@@ -270,7 +271,7 @@ def rows_of(run: Run) -> list[dict[str, Any]]:
     if run.name == CAPTIONS:
         return [row]
     rows = []
-    for path in (run.directory / "results.json", run.directory / "msm" / "results.json"):
+    for path in (results_path(run.config), results_path(run.config, MSM)):
         if path.is_file():
             found = json.loads(path.read_text("utf-8"))
             told = {name: found[name] for name in ("method", "split", "protocol", "selected_on")}

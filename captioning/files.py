@@ -1,9 +1,10 @@
-"""The two caption files that stages hand to each other, written atomically and read with clear errors.
+"""The caption files that stages hand to each other, written atomically and read with clear errors.
 
 `pre_captions.json` (stage A) is a list of `{"image", "base_caption", "styled_caption", "gender", "opening",
 "prompts", "model"}`; `captions.json` (stage C) is a list of `{"image", "base_caption", "styled_caption", "upper",
-"lower"}`. `image` is the path relative to the dataset's image root, with forward slashes. Neither holds an identity
-or a caption written by a person.
+"lower"}`; `fixed_captions.json` (stage A, for methods that ask for it) is a list of `{"image", "fixed_caption"}`. `image` is
+the path relative to the dataset's image root, with forward slashes. None holds an identity or a caption written by a
+person.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from data.errors import UserError
 
 PRE_CAPTIONS = "pre_captions.json"
 CAPTIONS = "captions.json"
+FIXED_CAPTIONS = "fixed_captions.json"
 
 
 class CaptionFileError(UserError):
@@ -49,6 +51,14 @@ class Caption:
     lower: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class FixedCaption:
+    """The text of one image in the fixed style."""
+
+    image: str
+    fixed_caption: str
+
+
 def store_beside(path: str | Path) -> Path:
     """The caption store that belongs to a caption file: the same name with `.jsonl`."""
     return Path(path).with_suffix(".jsonl")
@@ -64,6 +74,11 @@ def write_captions(path: str | Path, captions: Iterable[Caption]) -> int:
     return write_json(path, [asdict(caption) for caption in captions])
 
 
+def write_fixed_captions(path: str | Path, captions: Iterable[FixedCaption]) -> int:
+    """Write `fixed_captions.json` (temporary name, then rename); returns the number of images."""
+    return write_json(path, [asdict(caption) for caption in captions])
+
+
 def load_pre_captions(path: str | Path) -> dict[str, PreCaption]:
     """Read `pre_captions.json` as image -> `PreCaption`, in the file's order.
 
@@ -72,7 +87,7 @@ def load_pre_captions(path: str | Path) -> dict[str, PreCaption]:
     """
     found: dict[str, PreCaption] = {}
     for position, record in enumerate(_read_list(path, "gen_pre_train_text.py")):
-        texts = _texts(path, position, record)
+        texts = _texts(path, position, record, ("image", "base_caption", "styled_caption"))
         _add(path, found, texts["image"])
         found[texts["image"]] = PreCaption(
             **texts,
@@ -92,10 +107,24 @@ def load_captions(path: str | Path) -> dict[str, Caption]:
     """
     found: dict[str, Caption] = {}
     for position, record in enumerate(_read_list(path, "gen_text.py")):
-        texts = _texts(path, position, record)
+        texts = _texts(path, position, record, ("image", "base_caption", "styled_caption"))
         _add(path, found, texts["image"])
         groups = {name: _words(path, position, record, name) for name in ("upper", "lower")}
         found[texts["image"]] = Caption(**texts, **groups)
+    return found
+
+
+def load_fixed_captions(path: str | Path) -> dict[str, str]:
+    """Read `fixed_captions.json` as image -> text, in the file's order.
+
+    Raises:
+        CaptionFileError: the file is missing, is no such file, or a record lacks an image or its text.
+    """
+    found: dict[str, str] = {}
+    for position, record in enumerate(_read_list(path, "gen_pre_train_text.py")):
+        texts = _texts(path, position, record, ("image", "fixed_caption"))
+        _add(path, found, texts["image"])
+        found[texts["image"]] = texts["fixed_caption"]
     return found
 
 
@@ -131,9 +160,9 @@ def _read_list(path: str | Path, maker: str) -> list[dict[str, Any]]:
     return records
 
 
-def _texts(path: str | Path, position: int, record: dict[str, Any]) -> dict[str, str]:
+def _texts(path: str | Path, position: int, record: dict[str, Any], names: tuple[str, ...]) -> dict[str, str]:
     texts = {}
-    for name in ("image", "base_caption", "styled_caption"):
+    for name in names:
         value = record.get(name)
         if not isinstance(value, str) or not value.strip():
             raise CaptionFileError(

@@ -66,7 +66,7 @@ def _write(store: CaptionStore, path: Path) -> int:
     done = sorted(record["key"] for record in store if record["status"] == "done" and "step" not in record)
     if path.stem == "pre_captions":
         return export(store, path, done)
-    names = ("base_caption", "styled_caption", "upper", "lower", "queries")
+    names = ("base_caption", "styled_caption", "upper", "lower", "fixed_caption", "queries")
     records = []
     for image in done:
         record: dict[str, Any] = store.get(image) or {}

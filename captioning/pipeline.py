@@ -81,7 +81,7 @@ def caption_sample(
     positions = {image: position for position, image in enumerate(dict.fromkeys(images))}
     mine = share(list(positions), rank, world_size)
     todo = store.missing(mine, retry_refused=retry_refused)
-    _warn_of_other_models(store, backend)
+    warn_of_other_models(store, backend)
     run = _StageA(Path(image_root), backend, text_backend, store, progress, retry_refused, positions)
     try:
         run.caption(todo)
@@ -353,7 +353,8 @@ def _shorter(caption: str, answer: str, opening: str) -> str:
     return answer if len(answer) <= len(caption) and answer.lower().startswith(start) else shorten(caption)
 
 
-def _warn_of_other_models(store: CaptionStore, backend: Backend) -> None:
+def warn_of_other_models(store: CaptionStore, backend: Backend) -> None:
+    """Say so where the store has captions of another model: they are kept."""
     others = {name: count for name, count in store.summary().models.items() if name != backend.model}
     if others:
         logger.warning(

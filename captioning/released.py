@@ -149,7 +149,7 @@ def _fields(record: Mapping[str, Any], kind: Kind) -> dict[str, Any] | None:
     fixed = _text(record.get("img_gen_text" if kind.stem == "fixed_gallery" else "generated_text"))
     if not fixed:
         return None
-    fields = {"base_caption": fixed, "styled_caption": fixed, **_groups(fixed, None)}
+    fields: dict[str, Any] = {"fixed_caption": fixed}
     if kind.stem == "fixed_gallery":
         # By position: the n-th belongs to the image's n-th query, so that an unusable one keeps its place as "".
         rewritten = record.get("generated_text")

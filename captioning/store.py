@@ -33,7 +33,7 @@ from data.errors import UserError
 
 Status = Literal["done", "refused", "empty", "failed"]
 STATUSES: tuple[str, ...] = get_args(Status)
-CAPTION_FIELDS = ("text", "base_caption", "styled_caption")
+CAPTION_FIELDS = ("text", "base_caption", "styled_caption", "fixed_caption")
 
 Record = dict[str, Any]
 

@@ -155,7 +155,7 @@ class TrainConfig(Section):
     """Rounds of clustering and training (methods of supervision "pseudo"), or one supervised run."""
 
     supervision: Literal["method", "labels"] = "method"  # labels: real captions and identities (upper bound)
-    captions: list[Literal["base", "styled"]] | None = None  # none: the kinds the method asks for
+    captions: list[Literal["base", "styled", "fixed"]] | None = None  # none: the kinds the method asks for
     rounds: Count = 5
     max_epoch: Positive = 30
     batch_size: Positive = 36  # GLOBAL, divided over the processes
@@ -200,6 +200,7 @@ class TestConfig(Section):
     k_test: Positive = 32
     batch_size: Positive = 64
     rank_lists: Count = 8  # queries in the picture
+    msm_weight: Fraction = 0.1  # of the texts in TSN's second protocol; 0: the plain one alone
 
 
 class RuntimeConfig(Section):

@@ -9,16 +9,19 @@ from pathlib import Path
 import numpy as np
 
 from captioning.attributes import group
+from captioning.files import CAPTIONS, PRE_CAPTIONS, load_captions, load_pre_captions
 from data import PedesDataset
 from data.errors import UserError
 from data.views import LabelledPairs
 from engine.config import Config
 from engine.feeds import Pairs
-from engine.sources import generated_captions, training_images
+from engine.sources import fixed_captions, generated_captions, training_images
 from models import METHODS
 from models.backbones.tokenizer import TextBatch
 from models.batch import TrainingCaption
 from models.methods.base import Method
+
+CAPTIONER_KINDS = frozenset({"base", "styled"})  # what stages A to C make; "fixed" is stage A's alone
 
 
 @dataclass
@@ -31,7 +34,8 @@ class Material:
         captions: P captions.
         cluster_texts: one caption per image, which the pseudo labels are made from.
         identities: (N,) int64; only supervised training has them.
-        tokenizer_directory: where a vocabulary trained on these captions is kept.
+        tokenizer_directory: where a vocabulary trained on `texts()` is kept.
+        vocabulary_texts: what such a vocabulary is made of where it is not these captions.
     """
 
     images: list[str]
@@ -40,10 +44,11 @@ class Material:
     cluster_texts: list[str]
     identities: np.ndarray | None
     tokenizer_directory: Path
+    vocabulary_texts: list[str] | None = None
 
     def texts(self) -> list[str]:
-        """All captions as plain text."""
-        return [caption.text for caption in self.captions]
+        """The sentences that a vocabulary trained from scratch is made of."""
+        return self.vocabulary_texts or [caption.text for caption in self.captions]
 
     def pairs(self, texts: TextBatch, labels: np.ndarray) -> Pairs:
         """The image-text pairs of every image whose label (N,) is not noise (-1).
@@ -59,28 +64,63 @@ def generated_material(dataset: PedesDataset, config: Config) -> Material:
     """Images and generated captions: neither identities nor human captions are read.
 
     Raises:
-        UserError: stage C has not run, or a kind of caption is missing from its file.
+        UserError: the stage that makes a kind of caption has not run, or its file lacks them.
     """
-    kinds: Sequence[str] = config.train.captions or METHODS[config.model.method].caption_kinds
-    records = generated_captions(config, training_images(dataset))
-    images = list(records)
+    kinds = caption_kinds(config)
+    wanted = training_images(dataset)
+    records = generated_captions(config, wanted) if CAPTIONER_KINDS & set(kinds) else {}
+    fixed = fixed_captions(config, wanted) if "fixed" in kinds else {}
+    images = [image for image in wanted if image in records or image in fixed]
+
+    def text_of(image: str, kind: str) -> str:
+        return fixed.get(image, "") if kind == "fixed" else getattr(records.get(image), f"{kind}_caption", "")
+
     owners, captions = [], []
     for index, image in enumerate(images):
-        record = records[image]
         for kind in kinds:
-            text = getattr(record, f"{kind}_caption", "")
+            text = text_of(image, kind)
             if not text:
                 continue
-            grouped = (record.upper, record.lower) if kind == "styled" else (None, None)
+            own = kind == "styled"
+            grouped = (records[image].upper, records[image].lower) if own else (None, None)
             captions.append(training_caption(text, *grouped))
             owners.append(index)
     if not captions:
-        raise UserError(f"captions.json has no {' or '.join(kinds)} captions: run gen_text.py again.")
+        raise UserError(
+            f"There are no {' or '.join(kinds)} captions: make them again with gen_text.py --force."
+        )
     cluster_texts = [
-        getattr(records[image], f"{kinds[-1]}_caption", "") or records[image].base_caption for image in images
+        next(text for kind in (kinds[-1], "base", "fixed") if (text := text_of(image, kind)))
+        for image in images
     ]
     directory = config.caption_directory / "tokenizer"
-    return Material(images, np.asarray(owners), captions, cluster_texts, None, directory)
+    shared = None if records else _vocabulary_texts(config, wanted)
+    if not records and shared is None:
+        directory = directory.with_name("tokenizer-fixed")
+    return Material(images, np.asarray(owners), captions, cluster_texts, None, directory, shared)
+
+
+def _vocabulary_texts(config: Config, images: Sequence[str]) -> list[str] | None:
+    """The captions that a warm-up learns, so that its vocabulary is one whichever method trains first; None without any."""
+    path = config.caption_directory / PRE_CAPTIONS
+    if path.exists():
+        records = load_pre_captions(path)
+        known = sorted(records.keys() & set(images))
+    elif path.with_name(CAPTIONS).exists():
+        records = load_captions(path.with_name(CAPTIONS))
+        known = [image for image in images if image in records]
+    else:
+        return None
+    return [text for image in known for text in (records[image].base_caption, records[image].styled_caption)]
+
+
+def caption_kinds(config: Config) -> tuple[str, ...]:
+    """The kinds of generated captions that training uses, each image once with each.
+
+    Raises:
+        UserError: no such method.
+    """
+    return tuple(config.train.captions or method_class(config.model.method).caption_kinds)
 
 
 def training_caption(

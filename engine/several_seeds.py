@@ -22,7 +22,7 @@ from ruamel.yaml import YAML
 from data.errors import UserError
 from engine.config import Config, load_config
 from engine.stage import Mark, differences
-from engine.stages.evaluation import evaluation_mark
+from engine.stages.evaluation import MSM, evaluation_mark
 from engine.stages.search_training import SECTIONS as TRAIN_SECTIONS
 from retrieval.metrics import METRICS
 from retrieval.results import TITLES, write_atomically
@@ -76,7 +76,7 @@ def is_finished(config: Config) -> bool:
     directory = config.run_directory
     trained = Mark(directory / ".train.done", config, TRAIN_SECTIONS)
     evaluated = evaluation_mark(config)
-    if trained.changes() != [] or evaluated.changes() != [] or not (directory / "results.json").is_file():
+    if trained.changes() != [] or evaluated.changes() != [] or not results_path(config).is_file():
         return False
     return evaluated.path.stat().st_mtime_ns >= trained.path.stat().st_mtime_ns
 
@@ -108,13 +108,16 @@ def summary_path(config: Config, protocol: str = "plain") -> Path:
     return Path(config.output) / f"{name or config.model.method}-seeds{suffix}.json"
 
 
-def summarise(configs: Mapping[int, Config]) -> dict[str, Any]:
+def summarise(configs: Mapping[int, Config], protocol: str = "plain") -> dict[str, Any]:
     """Mean, standard deviation (of the sample; null for one seed), least and greatest of every metric, in percent.
+
+    Args:
+        protocol: "plain", or "msm" for the second results of methods that have it.
 
     Raises:
         UserError: a seed has no results, or the runs differ in more than their seed.
     """
-    results = {seed: _results(config) for seed, config in configs.items()}
+    results = {seed: _results(config, results_path(config, protocol)) for seed, config in configs.items()}
     _refuse_differences(configs, results)
     first = next(iter(results.values()))
     content: dict[str, Any] = {name: first[name] for name in SHARED} | {
@@ -127,6 +130,12 @@ def summarise(configs: Mapping[int, Config]) -> dict[str, Any]:
             continue
         content[row] = {name: spread([found[row][name] for found in results.values()]) for name in METRICS}
     return content
+
+
+def results_path(config: Config, protocol: str = "plain") -> Path:
+    """Where ``test.py`` writes the results of a protocol."""
+    folder = config.run_directory if protocol == "plain" else config.run_directory / protocol
+    return folder / "results.json"
 
 
 def spread(values: Sequence[float]) -> dict[str, Any]:
@@ -168,22 +177,24 @@ def _summarise(configs: Mapping[int, Config]) -> None:
     """Write the file and print the table."""
     first = next(iter(configs.values()))
     if first.dataset.name == "folder" and not any(
-        (config.run_directory / "results.json").is_file() for config in configs.values()
+        results_path(config).is_file() for config in configs.values()
     ):
         print("A bare folder has no captions to query with, so there are no results to compare.")
         return
-    content = summarise(configs)
-    path = summary_path(first, content["protocol"])
-    write_atomically(path, json.dumps(content, indent=2) + "\n")
-    print(table(content))
-    print(f"Mean and spread: {path}")
+    for protocol in ("plain", MSM):
+        if protocol == MSM and not any(results_path(config, MSM).is_file() for config in configs.values()):
+            continue
+        content = summarise(configs, protocol)
+        path = summary_path(first, protocol)
+        write_atomically(path, json.dumps(content, indent=2) + "\n")
+        print(table(content))
+        print(f"Mean and spread: {path}")
 
 
-def _results(config: Config) -> dict[str, Any]:
-    path = config.run_directory / "results.json"
+def _results(config: Config, path: Path) -> dict[str, Any]:
     if not path.is_file() or evaluation_mark(config).changes() is None:
         raise UserError(
-            f"Seed {config.seed} has no results of its own model in {config.run_directory}: run the same command "
+            f"Seed {config.seed} has no results of its own model in {path.parent}: run the same command "
             "again, or evaluate it with eval.bash."
         )
     try:

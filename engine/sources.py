@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
-from captioning.files import Caption, load_captions
+from captioning.files import FIXED_CAPTIONS, Caption, load_captions, load_fixed_captions
 from data import PedesDataset, load_dataset
 from data.errors import UserError
 from data.views import UnlabelledImages
@@ -14,6 +15,8 @@ from engine.config import Config
 from engine.run import LOGGER
 from models.backbones.tokenizer import BlipTokenizer
 from synthesis.demo import make_demo
+
+Content = TypeVar("Content")
 
 
 def open_dataset(config: Config) -> PedesDataset:
@@ -55,7 +58,20 @@ def generated_captions(config: Config, images: Sequence[str]) -> dict[str, Capti
         UserError: the file is missing, or holds none of these images.
     """
     path = config.caption_directory / "captions.json"
-    known = load_captions(path)
+    return _of_images(load_captions(path), images, path)
+
+
+def fixed_captions(config: Config, images: Sequence[str]) -> dict[str, str]:
+    """The texts in the fixed style of these images, by image path; images without one are counted and left out.
+
+    Raises:
+        UserError: the file is missing, or holds none of these images.
+    """
+    path = config.caption_directory / FIXED_CAPTIONS
+    return _of_images(load_fixed_captions(path), images, path)
+
+
+def _of_images(known: Mapping[str, Content], images: Sequence[str], path: Path) -> dict[str, Content]:
     found = {image: known[image] for image in images if image in known}
     if not found:
         raise UserError(

@@ -6,16 +6,29 @@ from collections.abc import Sequence
 
 from captioning.files import CAPTIONS, load_captions, store_beside
 from captioning.store import CaptionStore
+from engine import warm_up
 from engine.config import Config
-from engine.material import supervised
+from engine.material import CAPTIONER_KINDS, caption_kinds, supervised
 from engine.run import LOGGER
 
 
-def supervised_needs_none(config: Config, stage: str) -> bool:
-    """True, and said so, where training uses the data set's own captions."""
-    if not supervised(config):
+def not_needed(config: Config, stage: str) -> bool:
+    """True, and said so, where training has no use for what this stage makes for base and styled captions."""
+    if supervised(config):
+        LOGGER.info(
+            "%s: not needed, '%s' learns from the data set's own captions.", stage, config.model.method
+        )
+        return True
+    if CAPTIONER_KINDS & set(caption_kinds(config)):
         return False
-    LOGGER.info("%s: not needed, '%s' learns from the data set's own captions.", stage, config.model.method)
+    # A warm-up learns stage A's captions whatever the method's own style is.
+    if stage == "gen_pre_train_text" and warm_up.is_wanted(config):
+        return False
+    LOGGER.info(
+        "%s: no captioner is needed, '%s' learns from texts in one fixed style, which the captioning backend writes.",
+        stage,
+        config.model.method,
+    )
     return True
 
 

@@ -22,7 +22,7 @@ from engine.loop import Place, Schedule, Trainer
 from engine.run import LOGGER, Run
 from engine.sources import open_dataset, open_tokenizer, training_images
 from engine.stage import Context, Mark
-from engine.stages.caption_needs import captions_are_there, supervised_needs_none
+from engine.stages.caption_needs import captions_are_there, not_needed
 from models.backbones.captioner import BlipCaptioner
 from models.backbones.checkpoints import load_blip
 from models.backbones.tokenizer import BlipTokenizer
@@ -61,7 +61,7 @@ def train_captioner(context: Context) -> None:
     directory = config.captioner_directory
     mark = Mark(directory / f".{STAGE}.done", config, SECTIONS)
     state_path = directory / "last.pth"
-    if (not context.force and mark.is_set(STAGE)) or supervised_needs_none(config, STAGE):
+    if (not context.force and mark.is_set(STAGE)) or not_needed(config, STAGE):
         return
     if config.gen_text.source == "pre_captions":
         LOGGER.info("%s: not needed, gen_text.source uses the captions of stage A as they are.", STAGE)

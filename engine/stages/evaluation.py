@@ -12,12 +12,15 @@ from engine.evaluation import Split, evaluate_split, open_split
 from engine.run import LOGGER, Run
 from engine.sources import open_dataset
 from engine.stage import Context, Mark
+from engine.stages.fixed_style import style_texts
+from models import METHODS
 from retrieval.curves import training_curves
 from retrieval.evaluate import Evaluation
 from retrieval.pictures import rank_lists
 from retrieval.results import table, write_results
 
 SECTIONS = ("seed", "dataset", "test")
+MSM = "msm"  # the second protocol, and the folder of its results
 
 
 def evaluation_mark(config: Config) -> Mark:
@@ -33,6 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def evaluate_run(context: Context) -> None:
     """Write ``results.json``, ``queries.jsonl``, ``rank_lists.jpg`` and ``training_curves.png``; print the table.
 
+    For a method of one fixed style the MSM protocol follows, in a folder of its own.
+
     Raises:
         UserError: no checkpoint, no such split, or a damaged data set.
     """
@@ -45,7 +50,8 @@ def evaluate_run(context: Context) -> None:
     path = context.arguments.checkpoint or directory / "best.pth"
     model, content = checkpoints.load_retrieval_model(path)
     model = model.to(context.machine.device)
-    split = open_split(open_dataset(config), config.test.split, config, tuple(content["image_size"]))
+    dataset = open_dataset(config)
+    split = open_split(dataset, config.test.split, config, tuple(content["image_size"]))
     if split is None:
         LOGGER.info(
             "This data set has no %s split (a bare folder has no captions to query with): nothing to evaluate. "
@@ -59,26 +65,46 @@ def evaluate_run(context: Context) -> None:
     evaluation = evaluate_split(model, split, config, context.machine, config.test.k_test, run.stop_if_asked)
     mark = evaluation_mark(config)
     mark.clear()
-    _write(context, content, split, evaluation, directory)
+    (directory / MSM / "results.json").unlink(
+        missing_ok=True
+    )  # not beside the plain results of another model
+    _write(directory / "results.json", config, content, split, evaluation, "plain")
+    _draw(context, split, evaluation, directory)
+    print(table(evaluation))
+    if "fixed" in METHODS[content["method"]].caption_kinds and config.test.msm_weight:
+        style = style_texts(context, dataset, config.test.split)
+        evaluation = evaluate_split(
+            model, split, config, context.machine, config.test.k_test, run.stop_if_asked, style
+        )
+        _write(directory / MSM / "results.json", config, content, split, evaluation, MSM)
+        print(
+            f"\nMSM protocol, weight {style.weight}: gallery captioned, queries rewritten\n{table(evaluation)}"
+        )
+    print(f"Results, per-query lists and pictures: {directory}/")
     if context.arguments.checkpoint is None:
         mark.set()
     distributed.barrier()
 
 
-def _write(context: Context, content: dict, split: Split, evaluation: Evaluation, directory: Path) -> None:
-    config = context.config
+def _write(
+    path: Path, config: Config, content: dict, split: Split, evaluation: Evaluation, protocol: str
+) -> None:
     write_results(
-        directory / "results.json",
+        path,
         evaluation,
         dataset=config.dataset.label,
         method=content["method"],
         split=split.name,
-        protocol="plain",
+        protocol=protocol,
         selected_on=content["meta"].get("selected_on", "last"),
         captions=split.captions,
         query_ids=split.query_ids,
         images=split.images,
     )
+
+
+def _draw(context: Context, split: Split, evaluation: Evaluation, directory: Path) -> None:
+    config = context.config
     if config.test.rank_lists:
         rank_lists(
             directory / "rank_lists.jpg",
@@ -92,5 +118,3 @@ def _write(context: Context, content: dict, split: Split, evaluation: Evaluation
         )
     if (directory / "metrics.jsonl").exists():
         training_curves(directory / "metrics.jsonl", directory / "training_curves.png")
-    print(table(evaluation))
-    print(f"Results, per-query lists and pictures: {directory}/")

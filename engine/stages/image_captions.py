@@ -36,8 +36,8 @@ from engine.run import LOGGER, Run
 from engine.seeds import seed_of
 from engine.sources import open_dataset, training_images
 from engine.stage import Context, Mark, set_aside
-from engine.stages.caption_needs import captions_are_there, supervised_needs_none
-from engine.stages.sample_captions import progress_bar
+from engine.stages.asking import progress_bar
+from engine.stages.caption_needs import captions_are_there, not_needed
 from models.backbones.captioner import BlipCaptioner
 
 SECTIONS = ("seed", "dataset", "gen_text")
@@ -54,7 +54,7 @@ def caption_images(context: Context) -> None:
     config = context.config
     path = config.caption_directory / CAPTIONS
     mark = Mark(path.with_name(f".{STAGE}.done"), config, SECTIONS)
-    if (not context.force and mark.is_set(STAGE)) or supervised_needs_none(config, STAGE):
+    if (not context.force and mark.is_set(STAGE)) or not_needed(config, STAGE):
         return
     if context.force:
         mark.clear()

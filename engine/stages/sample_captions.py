@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
-from captioning.backends import Backend, make_backend
 from captioning.files import PRE_CAPTIONS, store_beside
 from captioning.pipeline import caption_sample, estimate_sample, export
 from captioning.store import CaptionStore
 from engine import distributed
 from engine.config import PreTextConfig
-from engine.run import LOGGER, Interrupted, Run
+from engine.material import caption_kinds, supervised
+from engine.run import LOGGER, Run
 from engine.seeds import seed_of
 from engine.sources import open_dataset, training_images
 from engine.stage import Context, Mark, set_aside
-from engine.stages.caption_needs import captions_are_there, supervised_needs_none
+from engine.stages import fixed_style
+from engine.stages.asking import open_backends, progress_bar
+from engine.stages.caption_needs import captions_are_there, not_needed
 
 SECTIONS = ("seed", "dataset", "gen_pre_train_text")
 STAGE = "gen_pre_train_text"
@@ -41,17 +40,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def sample_captions(context: Context) -> None:
-    """Write ``pre_captions.json``: a base and a styled caption of each sampled image.
+    """Write ``pre_captions.json``, and for methods that ask for one fixed style ``fixed_captions.json``.
 
     Raises:
         UserError: no images, a backend that can't be used, or one that fails for good.
     """
     config = context.config
+    if not not_needed(config, STAGE):
+        _caption_sample(context)
+    if not supervised(config) and "fixed" in caption_kinds(config):
+        fixed_style.caption_training_images(
+            context, _asked(context, "dry_run"), _asked(context, "retry_refused")
+        )
+
+
+def _caption_sample(context: Context) -> None:
+    """A base and a styled caption of each sampled image."""
+    config = context.config
     path = config.caption_directory / PRE_CAPTIONS
     mark = Mark(path.with_name(f".{STAGE}.done"), config, SECTIONS)
     dry_run, retry = _asked(context, "dry_run"), _asked(context, "retry_refused")
     wanted = context.force or dry_run or retry
-    if (not wanted and mark.is_set(STAGE)) or supervised_needs_none(config, STAGE):
+    if not wanted and mark.is_set(STAGE):
         return
     if context.force and not dry_run:
         mark.clear()
@@ -101,17 +111,6 @@ def choose_sample(images: list[str], samples: int, seed: int, captioned: set[str
     return [image for image in shuffled if image in chosen]
 
 
-@contextmanager
-def _backends(settings: PreTextConfig) -> Iterator[tuple[Backend, Backend | None]]:
-    """What looks at the images and, if there is one, what simplifies texts."""
-    opened = [make_backend(part.backend, **part.options) for part in (settings, settings.text) if part]
-    try:
-        yield opened[0], opened[1] if settings.text else None
-    finally:
-        for backend in opened:
-            backend.close()
-
-
 def _estimate(
     settings: PreTextConfig, images: list[str], image_root: Path, store: CaptionStore, retry: bool
 ) -> None:
@@ -120,7 +119,7 @@ def _estimate(
         return
     retry = retry or settings.retry_refused
     todo = len(store.missing(images, retry_refused=retry))
-    with _backends(settings) as (backend, text_backend):
+    with open_backends(settings) as (backend, text_backend):
         work = estimate_sample(
             images, image_root, backend, store, text_backend=text_backend, retry_refused=retry
         )
@@ -135,7 +134,7 @@ def _caption(context: Context, images: list[str], image_root: Path, store: Capti
     """Ask for what the store does not have yet; a stop signal ends it between two answers."""
     settings = context.config.gen_pre_train_text
     world = context.machine.world
-    with _backends(settings) as (backend, text_backend), progress_bar(context, "stage A") as progress:
+    with open_backends(settings) as (backend, text_backend), progress_bar(context, "stage A") as progress:
         caption_sample(
             images,
             image_root,
@@ -147,18 +146,3 @@ def _caption(context: Context, images: list[str], image_root: Path, store: Capti
             rank=world.rank,
             world_size=world.size,
         )
-
-
-@contextmanager
-def progress_bar(context: Context, title: str) -> Iterator[Callable[[str, int, int], None]]:
-    """A callback (step, answered, asked) that shows progress and raises ``Interrupted`` when a stop was asked for."""
-    with tqdm(desc=title, disable=None if distributed.is_main() else True) as bar:
-
-        def progress(step: str, answered: int, asked: int) -> None:
-            bar.set_description(f"{title}, {step}")
-            bar.total = asked
-            bar.update(answered - bar.n)
-            if context.stop:  # every answer so far is in the store
-                raise Interrupted(f"Stopped in {title}.")
-
-        yield progress

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
@@ -67,33 +66,3 @@ class TSN(BlipMethod):
         text_mask: Tensor,
     ) -> Tensor:
         return normalize(self.fuse(image_tokens, text_tokens, text_mask), dim=1)
-
-
-def msm_scores(
-    query_features: Tensor,
-    image_features: Tensor,
-    fixed_query_features: Tensor,
-    gallery_text_features: Tensor,
-    weight: float,
-) -> Tensor:
-    """Multi-similarity scores (1 - w) cos(t_q, v_g) + w cos(t_norm(q), t_gen(g)): a protocol of its own.
-
-    They read the gallery images with a captioning model and rewrite the queries, which the plain protocol does not.
-
-    Args:
-        query_features: (Q, F) of the queries as they were asked.
-        image_features: (G, F) of the gallery images.
-        fixed_query_features: (Q, F) of the queries rewritten in the fixed style.
-        gallery_text_features: (G, F) of the gallery images' fixed-style texts.
-        weight: w; 0.1 in TSN's test, 0.05 in its evaluations while training.
-
-    Returns:
-        (Q, G).
-    """
-
-    def cosine(queries: Tensor, gallery: Tensor) -> Tensor:
-        return normalize(queries.float(), dim=1) @ normalize(gallery.float(), dim=1).T
-
-    return torch.lerp(
-        cosine(query_features, image_features), cosine(fixed_query_features, gallery_text_features), weight
-    )

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from captioning import attributes
-from captioning.files import load_captions, load_pre_captions
+from captioning.files import load_captions, load_fixed_captions, load_pre_captions
 from captioning.import_released import main
 from captioning.pipeline import group_captions
 from captioning.released import ImageIndex, opening_of, read_released
@@ -162,13 +162,12 @@ def test_tsn_files_become_captions_in_one_style(dataset):
     ]
     files = [save(dataset, train, "train.json"), save(dataset, test, "test.json")]
     assert main([*files, "--config", str(dataset / "c.yaml")]) == 0
-    captions = load_captions(dataset / "out" / "fixed_captions.json")
-    assert captions[IMAGES[0]].styled_caption == captions[IMAGES[0]].base_caption == fixed
-    assert captions[IMAGES[0]].lower == ("black", "shorts", "pink", "shoes")
-    assert load_captions(dataset / "out" / "fixed_gallery.json")[IMAGES[1]].styled_caption == fixed
-    queries = {
-        r["image"]: r["queries"] for r in json.loads((dataset / "out" / "fixed_gallery.json").read_text())
-    }
+    assert load_fixed_captions(dataset / "out" / "fixed_captions.json") == {IMAGES[0]: fixed}
+    gallery = json.loads((dataset / "out" / "fixed_gallery.json").read_text())
+    assert {record["image"]: record["fixed_caption"] for record in gallery} == dict.fromkeys(
+        IMAGES[1:3], fixed
+    )
+    queries = {record["image"]: record["queries"] for record in gallery}
     assert queries == {IMAGES[1]: ["The woman is wearing white T-shirt.", ""], IMAGES[2]: []}
 
 

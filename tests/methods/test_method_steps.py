@@ -12,7 +12,6 @@ from torch.nn.functional import normalize
 
 from losses.masked_language import hidden_units
 from models import METHODS, TrainingCaption
-from models.methods.tsn import msm_scores
 
 LABELS = [0, 0, 1, 2, 1, 3]
 LOSSES = {
@@ -237,15 +236,6 @@ class TestTSN:
         model = METHODS["tsn"](size="tiny", image_size=example.IMAGE_SIZE, tokenizer=words)
         with pytest.raises(ValueError, match="set_identities"):
             model.losses(example.batch(model, LABELS))
-
-    def test_scores_of_both_similarities(self):
-        query, image, fixed, generated = (torch.randn(n, 6, dtype=torch.float64) for n in (3, 4, 3, 4))
-        scores = msm_scores(query, image, fixed, generated, 0.1)
-        cosine = torch.nn.functional.cosine_similarity
-        for q in range(3):
-            for g in range(4):
-                expected = 0.9 * cosine(query[q], image[g], 0) + 0.1 * cosine(fixed[q], generated[g], 0)
-                assert scores[q, g].item() == pytest.approx(expected.item(), abs=1e-5)
 
 
 class TestCADA:
