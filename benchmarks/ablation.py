@@ -315,7 +315,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     for row in rows:
         groups.setdefault((row["variant"], row.get("protocol", "")), []).append(row)
     for (name, protocol), found in groups.items():
-        metrics = [_spread_text([row.get(key) for row in found]) for key in ("itc_r1", "itm_r1", "itm_mAP")]
+        metrics = [spread_text([row.get(key) for row in found]) for key in ("itc_r1", "itm_r1", "itm_mAP")]
         title = VARIANTS[name].title if name in VARIANTS else "captions (stages 1 to 3)"
         seeds = " ".join(str(row["seed"]) for row in found)
         minutes = sum(row["minutes"] for row in found) / len(found)
@@ -325,9 +325,9 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _spread_text(values: Sequence[float | None]) -> str:
+def spread_text(values: Sequence[float | str | None]) -> str:
     """ "31.20 ± 0.80 (30.50 to 32.10)"; empty without values."""
-    known = [value for value in values if value is not None]
+    known = [value for value in values if value not in (None, "")]
     if not known:
         return ""
     found = spread(known)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Every benchmark, one after the other; each rewrites its table in benchmarks/results (docs/benchmarks.md):
-#   bash benchmarks/run.bash            # all
+#   bash benchmarks/run.bash            # all but the ablation, which takes hours
 #   bash benchmarks/run.bash blip_step  # only those named
 # They compare two versions in one run, so ratios mean something; run nothing else meanwhile.
 set -euo pipefail
@@ -20,11 +20,15 @@ pseudo_labels() {
     "$PYTHON" -m benchmarks.pseudo_labels compare
     "$PYTHON" -m benchmarks.pseudo_labels scale
 }
+ablation() { # the demo over three seeds, and the tables of docs/model_zoo.md
+    "$PYTHON" -m benchmarks.ablation --jobs "$(nproc)" --threads 1
+    "$PYTHON" -m benchmarks.model_zoo
+}
 
 CHOSEN=("$@")
 [ $# -gt 0 ] || CHOSEN=("${ALL[@]}")
 for name in "${CHOSEN[@]}"; do
-    [[ " ${ALL[*]} " == *" $name "* ]] || { echo "There is no benchmark '$name': give some of ${ALL[*]}." >&2; exit 2; }
+    [[ " ${ALL[*]} ablation " == *" $name "* ]] || { echo "There is no benchmark '$name': give some of ${ALL[*]} ablation." >&2; exit 2; }
 done
 set_up_environment requirements-dev.txt
 for name in "${CHOSEN[@]}"; do

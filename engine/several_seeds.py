@@ -124,12 +124,21 @@ def summarise(configs: Mapping[int, Config], protocol: str = "plain") -> dict[st
         "seeds": list(configs),
         "runs": [str(config.run_directory) for config in configs.values()],
     }
+    content["training_minutes"] = spread([training_minutes(config) for config in configs.values()])
     for row in ROWS:
         if first[row] is None:
             content[row] = None
             continue
         content[row] = {name: spread([found[row][name] for found in results.values()]) for name in METRICS}
     return content
+
+
+def training_minutes(config: Config) -> float:
+    """Minutes of the run's epochs: without captions, warm-up (runs share them), labelling and evaluation."""
+    path = config.run_directory / "metrics.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    epochs = [event for event in map(json.loads, lines) if event["event"] == "epoch"]
+    return round(sum(epoch["seconds"] for epoch in epochs if epoch["phase"] != "warm-up") / 60, 2)
 
 
 def results_path(config: Config, protocol: str = "plain") -> Path:

@@ -1,0 +1,167 @@
+"""Fill the tables of docs/model_zoo.md from result files, so that no number there is typed by hand.
+
+    python -m benchmarks.model_zoo
+
+The demo's rows come from `benchmarks/results/ablation-demo-*.csv` (`python -m benchmarks.ablation`), those of other data
+sets from `benchmarks/results/<data>-<method>-seeds.json`: copies of what `bash train.bash <data> <method> --seeds 0 1 2` writes
+into `output/`. What has no file is marked as not run.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.ablation import RESULTS, ROOT, VARIANTS, config_files, spread_text, table
+from engine.several_seeds import spread
+
+PAGE = ROOT / "docs" / "model_zoo.md"
+DATA = {"demo": "demo", "cuhk": "CUHK-PEDES", "icfg": "ICFG-PEDES", "rstp": "RSTPReid"}
+METHODS = {"pspd": "PSPD", "tsn": "TSN", "cada": "CADA"}
+PROTOCOLS = {"pspd": ("plain",), "tsn": ("plain", "msm"), "cada": ("plain",)}
+SCORES = ("itc_r1", "itm_r1", "itm_mAP")
+Rows = Sequence[Mapping[str, Any]]
+
+
+def read_ablation(results: Path = RESULTS) -> list[dict[str, Any]]:
+    """The rows of the newest torch's CSV of the demo, numbers as numbers; none without a file."""
+    files = sorted(results.glob("ablation-demo-*.csv"), key=_version)
+    if not files:
+        return []
+    with files[-1].open(encoding="utf-8") as stream:
+        return [{name: _value(text) for name, text in row.items()} for row in csv.DictReader(stream)]
+
+
+def read_summaries(results: Path = RESULTS) -> dict[tuple[str, str, str], dict[str, Any]]:
+    """What `--seeds` wrote, by (data set, method, protocol)."""
+    found = {}
+    for path in sorted(results.glob("*-seeds*.json")):
+        content = json.loads(path.read_text("utf-8"))
+        found[content["dataset"], content["method"], content["protocol"]] = content
+    return found
+
+
+def zoo_table(ablation: Rows, summaries: Mapping[tuple[str, str, str], Mapping[str, Any]]) -> str:
+    """One row per data set, method and protocol."""
+    lines = [
+        "| data set | method | configuration | protocol | seeds | selected on | Rank-1, features alone | Rank-1, re-ranked "
+        "| mAP, re-ranked | minutes per seed |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for data, data_title in DATA.items():
+        for method, title in METHODS.items():
+            for protocol in PROTOCOLS[method]:
+                if data == "demo":
+                    cells = _demo_cells(ablation, method, protocol)
+                else:
+                    cells = _summary_cells(summaries.get((data, method, protocol)))
+                files = config_files(ROOT / "configs" / f"{data}.yaml", method)
+                names = ", ".join(
+                    f"[{path.relative_to(ROOT / 'configs')}](../{path.relative_to(ROOT)})" for path in files
+                )
+                lines.append(f"| {' | '.join([data_title, title, names, protocol, *cells])} |")
+    return "\n".join(lines)
+
+
+def ratio_table(ablation: Rows) -> str:
+    """Rank-1 of the unsupervised methods over that of the supervised one: ratios of means over the seeds."""
+    lines = [
+        "| unsupervised / supervised, demo, plain protocol | Rank-1, features alone | Rank-1, re-ranked |",
+        "|---|---|---|",
+    ]
+    for method in ("pspd", "tsn"):
+        cells = []
+        for score in SCORES[:2]:
+            ours, bound = (_values(ablation, name, "plain", score) for name in (method, "cada"))
+            known = ours and bound and spread(bound)["mean"]
+            cells.append(f"{spread(ours)['mean'] / spread(bound)['mean']:.2f}" if known else "to be measured")
+        lines.append(f"| {METHODS[method]} / CADA | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def ablation_table(ablation: Rows) -> str:
+    """The variants of PSPD, measured ones and those that are not yet."""
+    wanted = [row for row in ablation if row["variant"] not in ("tsn", "cada")]
+    there = {row["variant"] for row in wanted}
+    missing = [name for name in VARIANTS if name not in there | {"tsn", "cada"}]
+    lines = [table(wanted)]
+    lines += [f"| {VARIANTS[name].title} (`{name}`) |{' to be measured |' * 7}" for name in missing]
+    return "\n".join(lines)
+
+
+def filled(page: str, tables: Mapping[str, str]) -> str:
+    """The page with each table between its marks, `<!-- name -->` and `<!-- end of name -->`."""
+    for name, text in tables.items():
+        pattern = rf"(<!-- {name} -->\n).*?(<!-- end of {name} -->)"
+        page, count = re.subn(
+            pattern, lambda found, text=text: f"{found[1]}{text}\n{found[2]}", page, flags=re.DOTALL
+        )
+        if count != 1:
+            raise ValueError(f"The page has {count} places for the table {name!r}: it needs one.")
+    return page
+
+
+def made_page(page: str, results: Path = RESULTS) -> str:
+    """The page with its tables made anew."""
+    ablation = read_ablation(results)
+    tables = {
+        "zoo": zoo_table(ablation, read_summaries(results)),
+        "ratios": ratio_table(ablation),
+        "ablation": ablation_table(ablation),
+    }
+    return filled(page, tables)
+
+
+def _demo_cells(ablation: Rows, method: str, protocol: str) -> list[str]:
+    rows = [row for row in ablation if row["variant"] == method and row["protocol"] == protocol]
+    if not rows:
+        return ["to be measured"] * 6
+    scores = [spread_text(_values(rows, method, protocol, score)) for score in SCORES]
+    minutes = sum(row["minutes"] for row in rows) / len(rows)
+    selected = ", ".join(sorted({row["selected_on"] for row in rows}))
+    return [" ".join(str(row["seed"]) for row in rows), selected, *scores, f"{minutes:.1f}"]
+
+
+def _summary_cells(content: Mapping[str, Any] | None) -> list[str]:
+    if content is None:
+        return ["", "", "not run here", "not run here", "not run here", ""]
+    scores = []
+    for score in SCORES:
+        row, name = score.split("_")
+        scores.append(spread_text(content[row][name]["values"]) if content[row] else "")
+    minutes = content["training_minutes"]["mean"]
+    return [
+        " ".join(map(str, content["seeds"])),
+        content["selected_on"],
+        *scores,
+        f"{minutes:.0f} (training)",
+    ]
+
+
+def _values(rows: Rows, variant: str, protocol: str, score: str) -> list[float]:
+    return [
+        row[score]
+        for row in rows
+        if row["variant"] == variant and row["protocol"] == protocol and row[score] != ""
+    ]
+
+
+def _value(text: str) -> Any:
+    try:
+        return float(text) if "." in text else int(text)
+    except ValueError:
+        return text
+
+
+def _version(path: Path) -> list[int]:
+    return [int(part) for part in re.findall(r"\d+", path.stem)]
+
+
+if __name__ == "__main__":
+    PAGE.write_text(made_page(PAGE.read_text("utf-8")), "utf-8")
+    print(f"{PAGE.relative_to(ROOT)} is filled.", file=sys.stderr)

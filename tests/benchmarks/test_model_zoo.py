@@ -1,0 +1,93 @@
+"""docs/model_zoo.md holds what its command writes from the result files, and nothing typed by hand."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import pytest
+
+from benchmarks import model_zoo
+from benchmarks.ablation import COLUMNS, VARIANTS, write_csv
+
+
+def result(variant: str, seed: int, r1: float, protocol: str = "plain") -> dict:
+    scores = {name: r1 + 1 if name == "itm_r1" else r1 for name in COLUMNS if name.startswith("it")}
+    told = {"method": VARIANTS[variant].method, "split": "test", "protocol": protocol, "selected_on": "val"}
+    cost = {"minutes": 5.0 + seed, "cpu_minutes": 6.0, "peak_mib": 700.5}
+    return {"variant": variant, "seed": seed, **told, **scores, **cost}
+
+
+def test_the_page_is_what_the_command_writes():
+    page = model_zoo.PAGE.read_text("utf-8")
+    assert model_zoo.made_page(page) == page, "run python -m benchmarks.model_zoo"
+
+
+def test_without_results_every_row_is_there_and_marked(tmp_path):
+    page = model_zoo.made_page(model_zoo.PAGE.read_text("utf-8"), tmp_path)
+    rows = [line for line in page.splitlines() if line.startswith(("| demo |", "| CUHK", "| ICFG", "| RSTP"))]
+    assert len(rows) == 4 * 4
+    assert all("to be measured" in row for row in rows if row.startswith("| demo |"))
+    assert all("not run here" in row for row in rows if not row.startswith("| demo |"))
+    assert "| TSN / CADA | to be measured | to be measured |" in page
+    for name in set(VARIANTS) - {"tsn", "cada"}:
+        assert f"(`{name}`) | to be measured |" in page
+
+
+def test_results_fill_all_tables(tmp_path):
+    rows = [result("pspd", seed, 20.0 + seed) for seed in range(3)]
+    rows += [result("tsn", 0, 10.0), result("tsn", 0, 90.0, "msm"), result("cada", 0, 42.0)]
+    rows += [
+        result("no-local", 0, 19.0),
+        {"variant": "captions", "seed": 0, "minutes": 4.0, "peak_mib": 600.0},
+    ]
+    write_csv(tmp_path / "ablation-demo-cpu-2.9.0.csv", [result("pspd", 0, 1.0)])  # an older torch's
+    write_csv(tmp_path / "ablation-demo-cpu-2.15.0.csv", rows)
+    page = model_zoo.made_page(model_zoo.PAGE.read_text("utf-8"), tmp_path)
+    demo = {
+        tuple(line.split(" | ")[i] for i in (1, 3)): line
+        for line in page.splitlines()
+        if line.startswith("| demo")
+    }
+    pspd = demo["PSPD", "plain"]
+    assert "| 0 1 2 | val | 21.00 ± 1.00 (20.00 to 22.00) | 22.00 ± 1.00 (21.00 to 23.00) |" in pspd
+    assert pspd.endswith("| 6.0 |")
+    assert "| 10.00 | 11.00 |" in demo["TSN", "plain"]
+    assert "| 90.00 | 91.00 |" in demo["TSN", "msm"]
+    assert f"| PSPD / CADA | {21 / 42:.2f} | {22 / 43:.2f} |" in page
+    assert f"| TSN / CADA | {10 / 42:.2f} | {11 / 43:.2f} |" in page
+    assert "without the local loss (`no-local`) | plain | 0 | 19.00 |" in page
+    assert "base captions only, each twice (`base-captions`) | to be measured |" in page
+    assert "(`captions`) |  | 0 |" in page
+
+
+def test_a_summary_of_seeds_fills_its_row(tmp_path):
+    spread = {"mean": 50.0, "std": 1.0, "min": 49.0, "max": 51.0, "values": [49.0, 50.0, 51.0]}
+    content = {
+        "dataset": "cuhk",
+        "method": "pspd",
+        "protocol": "plain",
+        "selected_on": "val",
+        "seeds": [0, 1, 2],
+        "itc": {"r1": spread},
+        "itm": {"r1": spread, "mAP": spread},
+        "training_minutes": {**spread, "mean": 600.0},
+    }
+    (tmp_path / "cuhk-pspd-seeds.json").write_text(json.dumps(content), "utf-8")
+    page = model_zoo.made_page(model_zoo.PAGE.read_text("utf-8"), tmp_path)
+    row = next(line for line in page.splitlines() if line.startswith("| CUHK-PEDES | PSPD"))
+    assert "| plain | 0 1 2 | val | 50.00 ± 1.00 (49.00 to 51.00) |" in row
+    assert row.endswith("| 600 (training) |")
+
+
+def test_a_page_without_a_place_is_refused():
+    with pytest.raises(ValueError, match="0 places for the table 'zoo'"):
+        model_zoo.filled("# A page", {"zoo": "x"})
+
+
+def test_the_csv_reads_as_it_was_written(tmp_path):
+    rows = [result("pspd", 0, 20.25)]
+    write_csv(tmp_path / "ablation-demo-cpu-2.15.0.csv", rows)
+    assert model_zoo.read_ablation(tmp_path) == rows
+    with (tmp_path / "ablation-demo-cpu-2.15.0.csv").open(encoding="utf-8") as stream:
+        assert next(csv.reader(stream)) == COLUMNS
