@@ -5,10 +5,12 @@ Methods.md's CMLC; reads top to bottom in ``pseudo_labels``.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -45,9 +47,18 @@ class PseudoLabels:
 
     @classmethod
     def load(cls, path: Path) -> PseudoLabels:
-        """Read what ``save`` wrote."""
-        with np.load(path) as content:
-            return cls(content["before"], content["after"], float(content["eps"]))
+        """Read what ``save`` wrote.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        try:
+            with np.load(path) as content:
+                return cls(content["before"], content["after"], float(content["eps"]))
+        except (BadZipFile, ValueError, EOFError, KeyError, OSError, zlib.error) as error:
+            raise UserError(
+                f"The pseudo labels {path} are damaged ({error}): remove the file and the same command makes them again."
+            ) from None
 
 
 def pseudo_labels(

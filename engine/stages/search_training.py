@@ -81,10 +81,18 @@ def train_search(context: Context) -> None:
     else:
         for number in range(config.train.rounds):
             training.round(number)
+    mark.set()  # before the states go: a run that is killed in between must not train again
     if distributed.is_main():
         shutil.rmtree(directory / "train", ignore_errors=True)  # resume states; best.pth and the labels stay
         LOGGER.info("Training is finished: the model is %s.", directory / "best.pth")
-    mark.set()
+
+
+def _steps_of(mark: Path) -> int:
+    """The optimiser steps of a finished round; 0 where its mark is missing or damaged: the round is then gone through again."""
+    try:
+        return int(mark.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return 0
 
 
 class SearchTraining:
@@ -126,13 +134,13 @@ class SearchTraining:
         """Label the images with the best model so far, then train from the starting weights on the labels."""
         done = self.states / f"round-{number}.done"
         labels = self._labels(number)
-        if not done.exists():
+        if not _steps_of(done):
             place = Place(f"round-{number}", number, self.steps_done)
             _, steps = self._train(place, labels.after, self._schedule())
             if distributed.is_main():
                 write_atomically(done, str(steps))
             distributed.barrier()
-        self.steps_done += int(done.read_text(encoding="utf-8"))
+        self.steps_done += _steps_of(done)
 
     def supervised_run(self) -> None:
         """One training on the data set's own captions and identities."""
