@@ -83,6 +83,10 @@ class Dense:
         """The column of every token, None where the tokens are all columns in order."""
         return None
 
+    def starts(self, tokens: Tensor) -> list[int]:
+        """Where every text begins among all tokens in a row, and where the last one ends."""
+        return list(range(0, tokens.shape[0] * tokens.shape[1] + 1, tokens.shape[1]))
+
 
 class Packed(Dense):
     """The tokens of a padded batch in a row, (T, D): all but attention then works on tokens and on no padding."""
@@ -90,6 +94,7 @@ class Packed(Dense):
     def __init__(self, mask: Tensor) -> None:
         """mask (B, L) bool, on the CPU: the number of tokens has to be known."""
         self._shape = mask.shape
+        self._starts = [0, *mask.sum(1).cumsum(0).tolist()]
         self._rows = mask.flatten().nonzero()[:, 0]
 
     def pack(self, padded: Tensor) -> Tensor:
@@ -104,6 +109,9 @@ class Packed(Dense):
 
     def positions(self) -> Tensor:
         return self._rows % self._shape[1]
+
+    def starts(self, tokens: Tensor) -> list[int]:
+        return self._starts
 
 
 def layout_of(mask: Tensor | None) -> Dense:

@@ -26,6 +26,15 @@ MAX_POSITIONS = 512
 INITIAL_STD = 0.02
 
 KeyValue = tuple[Tensor, Tensor]
+Runs = list[tuple[int, int, int]]  # an image, the first text that looks at it, and the first that does not
+
+
+@dataclass(frozen=True)
+class SharedImages:
+    """Keys and values (M, heads, N, d) of images, and which texts look at which: an image's texts lie in a row."""
+
+    source: KeyValue
+    runs: Runs
 
 
 @dataclass(frozen=True)
@@ -108,6 +117,20 @@ class _Attention(nn.Module):
         context = attend(query, *source, mask, causal, self.dropout if self.training else 0.0)
         return self.output(layout.pack(context.transpose(1, 2).flatten(2)), hidden)
 
+    def look(self, hidden: Tensor, images: SharedImages, layout: Dense) -> Tensor:
+        """`forward` for texts that share images: all tokens of an image's texts are one text to it.
+
+        Nothing is padded then, and no keys and values are copied for every text.
+        """
+        query, starts = self.self.query(hidden).flatten(0, -2), layout.starts(hidden)
+        drop = self.dropout if self.training else 0.0
+        parts = []
+        for image, first, end in images.runs:
+            own = self.split(query[None, starts[first] : starts[end]])
+            key, value = (part[image : image + 1] for part in images.source)
+            parts.append(attend(own, key, value, None, False, drop).transpose(1, 2).flatten(2)[0])
+        return self.output(torch.cat(parts).view_as(hidden), hidden)
+
 
 class _Intermediate(nn.Module):
     def __init__(self, shape: TextShape) -> None:
@@ -129,7 +152,7 @@ class _Layer(nn.Module):
     def forward(
         self,
         hidden: Tensor,
-        image: KeyValue | None,
+        image: KeyValue | SharedImages | None,
         view: _View,
         first_only: bool = False,
         remember: Callable[[KeyValue], KeyValue] | None = None,
@@ -141,7 +164,9 @@ class _Layer(nn.Module):
         if first_only:
             hidden, layout = layout.first(hidden), DENSE
         hidden = self.attention(hidden, source, layout, view.mask, view.causal)
-        if image is not None:
+        if isinstance(image, SharedImages):
+            hidden = self.crossattention.look(hidden, image, layout)
+        elif image is not None:
             hidden = self.crossattention(hidden, image, layout)
         return self.output(self.intermediate(hidden), hidden)
 
@@ -212,6 +237,15 @@ class DecoderCache:
         return key[:, :, : self._span], value[:, :, : self._span]
 
 
+def runs_of(image_index: Tensor) -> Runs | None:
+    """The runs of texts with one image; None where an image's texts lie apart, or asking would mean to wait."""
+    if image_index.device.type != "cpu" or bool((image_index.diff() < 0).any()):
+        return None
+    images, counts = image_index.unique_consecutive(return_counts=True)
+    ends = counts.cumsum(0).tolist()
+    return list(zip(images.tolist(), [0, *ends], ends, strict=False))
+
+
 class TextStack(nn.Module):
     """The stack without a head: `embeddings` and `encoder.layer.N`, as in BLIP's `text_encoder`."""
 
@@ -247,9 +281,13 @@ class TextStack(nn.Module):
         view = _View(layout, None if mask is None or causal else mask[:, None, None, :], causal)
         hidden = self.embeddings(layout.pack(ids[..., None])[..., 0], layout.positions())
         last = len(self.encoder.layer) - 1
+        # in training, where dropout needs the scores, the copies cost no more than going through the images
+        runs = None if self.training or image_index is None else runs_of(image_index)
         for number, layer in enumerate(self.encoder.layer):
             image = None
-            if image_tokens is not None:
+            if runs is not None:
+                image = SharedImages(layer.crossattention.keys_values(image_tokens, DENSE), runs)
+            elif image_tokens is not None:
                 image = layer.crossattention.keys_values(image_tokens, DENSE, image_index)
             hidden = layer(hidden, image, view, first_only and number == last)
         return hidden if first_only else layout.pad(hidden)

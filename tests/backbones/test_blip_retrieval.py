@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from models.backbones.attention import attend
 from models.backbones.blip import BlipRetrieval
 from models.backbones.sizes import SIZES, size_named
+from models.backbones.text import runs_of
 from models.backbones.tokenizer import TextBatch
 
 
@@ -67,9 +69,12 @@ def test_grounded_texts_begin_with_enc(model, images, captions):
     )
 
 
-def test_image_index_equals_repeated_images(model, images, captions):
+@pytest.mark.parametrize("in_order", [False, True])
+def test_image_index_equals_repeated_images(model, images, captions, in_order):
+    """Also where the texts of an image lie side by side, and share its keys and values without copies."""
     tokens, _ = model.encode_images(images)
     index = torch.tensor([3, 0, 0, 1, 2, 3, 3])
+    index = index.sort().values if in_order else index
     texts = model.tokenizer([captions[i % 4] for i in range(7)])
     for verb in (model.match, model.cross_encode):
         results = []
@@ -81,6 +86,25 @@ def test_image_index_equals_repeated_images(model, images, captions):
         assert torch.allclose(results[0][0], results[1][0], atol=1e-5)
         summed = torch.zeros_like(tokens).index_add(0, index, results[1][1])
         assert torch.allclose(results[0][1], summed, atol=1e-3)
+
+
+def test_runs_of_texts_with_one_image():
+    assert runs_of(torch.tensor([1, 1, 1, 4, 7, 7])) == [(1, 0, 3), (4, 3, 4), (7, 4, 6)]
+    assert runs_of(torch.tensor([2])) == [(2, 0, 1)]
+    assert runs_of(torch.tensor([0, 1, 0])) is None
+    assert runs_of(torch.tensor([0, 0], device="meta")) is None
+
+
+def test_texts_side_by_side_copy_no_keys(model, images, captions, monkeypatch):
+    """An image's texts are one text to it: attention sees as many rows as there are images."""
+    from models.backbones import text
+
+    seen = []
+    monkeypatch.setattr(text, "attend", lambda q, *rest: seen.append(len(q)) or attend(q, *rest))
+    tokens, _ = model.encode_images(images[:2])
+    index = torch.tensor([0, 0, 0, 1])
+    model.match(captions, tokens, index)
+    assert seen == [4, 1, 1] * model.size.text_layers
 
 
 def test_images_are_projected_once(model, images, captions):
