@@ -1,0 +1,348 @@
+"""The web page in a real browser, and what its server gives to nobody."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import shutil
+import socket
+import threading
+from pathlib import Path
+from urllib.parse import quote, unquote, urlsplit
+
+import pytest
+import torch
+from PIL import Image
+
+from data.views import gallery, queries
+from engine import checkpoints
+from engine.feeds import ImageFeed
+from engine.search import open_searcher
+from retrieval.evaluate import evaluate
+from retrieval.search import QUERY_LENGTH, Hit
+from tests.search.commands import run
+
+pytest.importorskip("gradio", reason="the page needs Gradio: pip install -r requirements-search.txt")
+pytest.importorskip(
+    "selenium", reason="the browser is driven by selenium: pip install -r requirements-dev.txt"
+)
+
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.ui import WebDriverWait
+
+from engine.search_page import MOST_PICTURES, Guard, Page, page_server
+
+pytestmark = pytest.mark.integration
+CPU = torch.device("cpu")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+DRIVER = shutil.which("chromedriver")
+WAIT = 60  # seconds; a machine may be busy
+
+
+@pytest.fixture(scope="module")
+def searcher(demo, tmp_path_factory):
+    root = tmp_path_factory.mktemp("page")
+    crops = Path(shutil.copytree(demo.crops, root / "crops"))
+    (crops / "bad.jpg").write_text("no image")
+    assert run("index", "--images", crops, "--checkpoint", demo.checkpoint, "--out", root / "index").code == 0
+    (crops / "private.txt").write_text("private words")
+    shutil.copy(demo.checkpoint.parent / "words" / "vocab.txt", crops / "later.jpg")  # not indexed
+    return open_searcher(root / "index", CPU)
+
+
+@pytest.fixture(scope="module")
+def address(searcher):
+    with page_server(searcher, "127.0.0.1", 0) as address:
+        yield address
+
+
+@pytest.fixture
+def browser(tmp_path):
+    if not (CHROMIUM and DRIVER):
+        pytest.skip("chromium and chromium-driver (Debian's packages) are not installed")
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for argument in (
+        "headless=new",
+        "no-sandbox",
+        "disable-dev-shm-usage",
+        "disable-gpu",
+        "window-size=1280,1200",
+    ):
+        options.add_argument(f"--{argument}")
+    options.add_argument(f"--user-data-dir={tmp_path / 'profile'}")
+    options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
+    driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
+    yield driver
+    driver.quit()
+
+
+def found_first(demo, k_test):
+    """A query whose person the evaluation ranks first with and without re-ranking, and that person's images."""
+    model, content = checkpoints.load_retrieval_model(demo.checkpoint)
+    images, gallery_ids = gallery(demo.records)
+    captions, query_ids = queries(demo.records)
+    feed = ImageFeed(
+        [demo.dataset.path(record) for record in demo.records], tuple(content["image_size"]), None
+    )
+    result = evaluate(model, feed.batches(16, CPU), captions, query_ids, gallery_ids, k_test=k_test)
+    good = (result.cosine.first_hit == 1) & (result.reranked.first_hit == 1)
+    number = int(good.argmax())
+    assert good[number]
+    person = {
+        image for image, identity in zip(images, gallery_ids, strict=True) if identity == query_ids[number]
+    }
+    return captions[number], person
+
+
+def captions_of(driver) -> list[tuple[str, str]]:
+    """(first line, image path) under every picture that is shown."""
+    labels = driver.find_elements(By.CSS_SELECTOR, "#found .caption-label")
+    return [tuple(label.text.split("\n")) for label in labels]
+
+
+def wait(driver, condition):
+    return WebDriverWait(driver, WAIT, ignored_exceptions=[Exception]).until(lambda _: condition())
+
+
+def loaded(driver, selector: str) -> list:
+    """The images of a part of the page, once all of them have pixels."""
+    images = driver.find_elements(By.CSS_SELECTOR, f"{selector} img")
+    for image in images:
+        driver.execute_script("arguments[0].scrollIntoView()", image)
+    return images if all(image.get_property("naturalWidth") > 0 for image in images) else []
+
+
+def test_a_person_is_found_looked_at_and_found_again(demo, searcher, address, browser):
+    sentence, person = found_first(demo, 32)
+    browser.get(address)
+    box = wait(browser, lambda: browser.find_element(By.CSS_SELECTOR, "#sentence textarea, #sentence input"))
+    box.send_keys(sentence)
+    browser.find_element(By.ID, "search").click()
+    wait(browser, lambda: len(loaded(browser, "#found")) == 10)
+    plain = captions_of(browser)
+    assert plain[0][1] in person
+    assert [image for _, image in plain] == [hit.image for hit in searcher.by_sentence(sentence)]
+
+    browser.execute_script("window.scrollTo(0, 0)")
+    browser.find_element(By.CSS_SELECTOR, "#rerank input").click()
+    browser.find_element(By.ID, "search").click()
+    wait(browser, lambda: captions_of(browser) != plain and len(loaded(browser, "#found")) == 10)
+    hits = searcher.by_sentence(sentence, 10, 32)
+    expected = [(f"{place} · {hit.score:.3f}", hit.image) for place, hit in enumerate(hits, 1)]
+    assert [(re.sub(r"\s+", " ", score), image) for score, image in captions_of(browser)] == expected
+    assert hits[0].image in person
+
+    browser.execute_script("window.scrollTo(0, 0)")
+    browser.find_elements(By.CSS_SELECTOR, "#found img")[0].click()
+    picture = wait(browser, lambda: loaded(browser, "#picture"))[0]
+    with Image.open(demo.crops / hits[0].image) as whole:
+        assert (picture.get_property("naturalWidth"), picture.get_property("naturalHeight")) == whole.size
+    assert hits[0].image in browser.find_element(By.ID, "details").text
+
+    browser.find_element(By.ID, "more").click()
+    wait(browser, lambda: "Most like" in browser.find_element(By.ID, "note").text)
+    alike = [hit.image for hit in searcher.like(hits[0])]
+    wait(browser, lambda: [image for _, image in captions_of(browser)] == alike)
+    assert hits[0].image not in alike
+    assert_nothing_outside(browser, address)
+
+
+def assert_nothing_outside(driver, address):
+    """Every request of the browser, also those that were blocked, went to the page's own server."""
+    asked = set()
+    for entry in driver.get_log("performance"):
+        message = json.loads(entry["message"])["message"]
+        if message["method"] == "Network.requestWillBeSent":
+            asked.add(message["params"]["request"]["url"])
+    assert len(asked) > 10
+    assert not [url for url in asked if not url.startswith((address, "data:", "blob:", "chrome:"))]
+
+
+def test_a_bad_sentence_is_answered_and_the_page_lives_on(address, browser):
+    browser.get(address)
+    box = wait(browser, lambda: browser.find_element(By.CSS_SELECTOR, "#sentence textarea, #sentence input"))
+    box.send_keys("?!")
+    browser.find_element(By.ID, "search").click()
+    wait(browser, lambda: "no word in it" in browser.find_element(By.ID, "note").text)
+    box.clear()
+    box.send_keys("<img src=x onerror=alert(1)> man " * 40)
+    assert len(box.get_property("value")) <= QUERY_LENGTH
+    browser.find_element(By.ID, "search").click()
+    wait(browser, lambda: len(loaded(browser, "#found")) == 10)
+
+
+def fetch(address: str, path: str, method: str = "GET", body: bytes | None = None, host: str | None = None):
+    """(status, body) of one request whose path is sent exactly as it is given."""
+    parts = urlsplit(address)
+    connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=WAIT)
+    connection.putrequest(method, path, skip_host=True)
+    connection.putheader("Host", host or parts.netloc)
+    if body is not None:
+        connection.putheader("Content-Length", str(len(body)))
+        connection.putheader("Content-Type", "application/json")
+    connection.endheaders(body)
+    answer = connection.getresponse()
+    return answer.status, answer.read()
+
+
+def asked_for(address: str, name: str, data: list) -> dict:
+    """The answer of one of the page's functions, asked for as the page's script does it."""
+    config = json.loads(fetch(address, "/config")[1])
+    number = next(part["id"] for part in config["dependencies"] if part["api_name"] == name)
+    request = {
+        "data": data,
+        "fn_index": number,
+        "session_hash": f"test{threading.get_ident()}",
+        "trigger_id": None,
+    }
+    status, content = fetch(address, "/gradio_api/queue/join?", "POST", json.dumps(request).encode())
+    assert status == 200, content
+    _, stream = fetch(address, f"/gradio_api/queue/data?session_hash={request['session_hash']}")
+    events = [json.loads(line[6:]) for line in stream.decode().splitlines() if line.startswith("data: ")]
+    return next(event["output"] for event in events if event["msg"] == "process_completed")
+
+
+@pytest.fixture(scope="module")
+def served(address) -> str:
+    """The route of a picture that the page shows."""
+    output = asked_for(address, "find", ["a man", 10, False])
+    first = output["data"][0][0]["image"]
+    return "/gradio_api/file=" + first["path"]
+
+
+def test_a_picture_that_is_shown_can_be_fetched(address, served):
+    status, content = fetch(address, quote(served, safe="/="))
+    assert (status, content[:2]) == (200, b"\xff\xd8")
+
+
+def test_no_other_file_can_be_fetched(searcher, address, served):
+    crops, folder = searcher.index.root, Path(served.partition("=")[2]).parent
+    hit = searcher.by_sentence("a man", 1)[0]
+    (folder / "link.jpg").symlink_to("/etc/passwd")
+    up = "/".join([".."] * 12)
+    files = [
+        "/etc/passwd",
+        f"{crops}/private.txt",
+        f"{crops}/later.jpg",
+        f"{crops}/{hit.image}",
+        str(searcher.index.directory / "checkpoint.pth"),
+        str(searcher.index.directory / "catalogue.sqlite"),
+        str(Path(__file__).resolve().parents[2] / "README.md"),
+        "README.md",
+        f"{folder}/{up}/etc/passwd",
+        f"{folder}/../../../../../../../etc/passwd",
+        f"{folder}/link.jpg",
+        f"{folder}",
+        f"/{folder}/{up}/etc/passwd",
+        "file:///etc/passwd",
+        "http://127.0.0.1:1/",
+        "https://example.org/",
+        "\\etc\\passwd",
+        "/proc/self/environ",
+    ]
+    for file in files:
+        for path in {f"/gradio_api/file={file}", f"/gradio_api/file={quote(file, safe='')}",
+                     f"/gradio_api/file={quote(quote(file, safe=''), safe='')}", f"/file={file}",
+                     f"/gradio_api/file/{file}", f"/gradio_api/proxy={file}", f"/static/{up}{file}", f"/assets/{up}{file}",
+                     f"/static/{quote(up, safe='')}{file}", f"/gradio_api/stream/{file}"}:  # fmt: skip
+            status, content = fetch(address, path.replace(" ", "%20"))
+            assert status >= 400, path
+            assert b"root:" not in content
+            assert b"private" not in content
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/gradio_api/upload"),
+        ("POST", "/upload"),
+        ("GET", "/gradio_api/proxy=https://example.org/"),
+        ("GET", "/monitoring"),
+        ("GET", "/gradio_api/runs"),
+        ("POST", "/gradio_api/vibe-edit/"),
+        ("POST", "/gradio_api/process_recording"),
+        ("POST", "/gradio_api/component_server"),
+        ("POST", "/gradio_api/run/find"),
+        ("POST", "/gradio_api/call/find"),
+        ("GET", "/gradio_api/openapi.json"),
+        ("GET", "/docs"),
+    ],
+)
+def test_what_the_page_does_not_need_is_not_there(address, method, path):
+    assert fetch(address, path, method, b"{}" if method == "POST" else None)[0] in (404, 405)
+
+
+def test_another_name_for_this_machine_is_refused(address):
+    assert fetch(address, "/", host="evil.example:80")[0] == 404
+    assert fetch(address, "/", host="localhost")[0] == 200
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        [None, None, None],
+        ["a man", "many", True],
+        ["a man", 1e300, False],
+        [{"path": "/etc/passwd"}, 10, False],
+        [["a"], [3], "yes"],
+        ["a" * 100_000, 10, True],
+    ],
+)
+def test_odd_input_past_the_page_does_no_harm(address, data):
+    output = asked_for(address, "find", data)
+    assert "root:" not in json.dumps(output)
+    assert len(asked_for(address, "find", ["a man", 10, False])["data"][0]) == 10
+
+
+def test_what_a_browser_sends_is_checked(searcher):
+    page = Page(searcher)
+    pictures, hits, *_ = page.find("a man", 10_000, True)
+    assert len(pictures) == len(hits) == min(MOST_PICTURES, len(searcher.index))
+    assert "use at most" in page.find("a" * 1000, 10, False)[2]
+    assert page.more(None, 10)[1:3] == ([], "Click a picture first.")
+    gone = Hit(hits[0].row, "another/image.jpg", 1.0)
+    assert page.more(gone, 10)[1:3] == ([], "another/image.jpg is no longer in the index: search again.")
+
+
+def test_an_index_that_has_grown_is_read_anew(demo, crops, tmp_path):
+    def update():
+        run("index", "--images", crops, "--checkpoint", demo.checkpoint, "--out", tmp_path / "index")
+
+    update()
+    page = Page(open_searcher(tmp_path / "index", CPU))
+    assert len(page.find("a man", 100, False)[1]) == 32
+    shutil.copytree(demo.crops, crops / "more")
+    update()
+    assert len(page.find("a man", 100, False)[1]) == 64
+
+
+def test_an_address_that_is_taken_is_told(searcher, messages):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        assert run("serve", "--index", searcher.index.directory, "--port", port).code == 1
+    assert f"can't be served at 127.0.0.1:{port}" in messages[-1]
+
+
+def test_the_guard_knows_the_routes_by_their_whole_path(tmp_path):
+    guard = Guard(None, tmp_path, None)
+
+    def allows(path: str) -> bool:
+        return guard.allows({"type": "http", "path": unquote(path), "headers": []})
+
+    (tmp_path / "a.jpg").write_text("")
+    for path in ("/", "/config", "/assets/index.js", f"/gradio_api/file={tmp_path}/a.jpg"):
+        assert allows(path), path
+    for path in (
+        "/configs",
+        "/x/config",
+        "/assets/../config",
+        "//",
+        "/gradio_api/",
+        f"/gradio_api/file={tmp_path}x/a",
+    ):
+        assert not allows(path), path
