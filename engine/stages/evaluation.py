@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from data.errors import UserError
 from data.images import read_image
 from engine import checkpoints, distributed
 from engine.config import Config
@@ -39,7 +40,7 @@ def evaluate_run(context: Context) -> None:
     For a method of one fixed style the MSM protocol follows, in a folder of its own.
 
     Raises:
-        UserError: no checkpoint, no such split, or a damaged data set.
+        UserError: no checkpoint, one of another method, no such split, or a damaged data set.
     """
     if not distributed.is_main():
         distributed.barrier()
@@ -49,6 +50,11 @@ def evaluate_run(context: Context) -> None:
     run = Run(directory, "log.txt", context.stop)
     path = context.arguments.checkpoint or directory / "best.pth"
     model, content = checkpoints.load_retrieval_model(path)
+    if content["method"] != config.model.method:
+        raise UserError(
+            f"{path} is a model of the method '{content['method']}', and the configuration's is '{config.model.method}': its "
+            f"results would stand in the wrong place. Give the method's own file, configs/methods/{content['method']}.yaml."
+        )
     model = model.to(context.machine.device)
     dataset = open_dataset(config)
     split = open_split(dataset, config.test.split, config, tuple(content["image_size"]))

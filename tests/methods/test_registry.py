@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import ast
 import sys
+from pathlib import Path
 
 import method_examples as example
 import pytest
 import torch
 
 import models.methods
+from engine.config import load_config
 from models import METHODS, build_model, load_weights
 from models.registry import find_methods
+
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def test_the_three_methods_are_there():
@@ -25,6 +30,24 @@ def test_one_more_file_is_one_more_method(tmp_path, monkeypatch):
     found = find_methods()
     sys.modules.pop("models.methods.another")
     assert set(found) == {*METHODS, "another"}
+
+
+def test_a_method_is_one_file_a_configuration_and_a_page():
+    for name, kind in METHODS.items():
+        assert kind.__module__ == f"models.methods.{name}"
+        assert (REPOSITORY / "docs" / "methods" / f"{name}.md").is_file()
+        assert load_config(REPOSITORY / "configs" / "methods" / f"{name}.yaml").model.method == name
+    for folder in ("docs", "configs"):
+        assert {path.stem for path in (REPOSITORY / folder / "methods").iterdir()} == set(METHODS)
+
+
+def test_no_other_room_names_a_method():
+    """Or a new method would need a line there, too: what others need to know of it, it says itself."""
+    names = set(METHODS) - {"pspd"}  # the project's own name, of its log and its default
+    for room in ("engine", "retrieval", "captioning", "clustering", "losses", "data"):
+        for path in (REPOSITORY / room).rglob("*.py"):
+            nodes = ast.walk(ast.parse(path.read_text("utf-8")))
+            assert not names & {node.value for node in nodes if isinstance(node, ast.Constant)}, path
 
 
 def test_no_such_method():

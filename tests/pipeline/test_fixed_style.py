@@ -96,6 +96,12 @@ def test_a_summary_of_seeds_keeps_the_protocols_apart(finished, capsys):
     assert "protocol msm" in capsys.readouterr().out
 
 
+def test_a_model_of_another_method_is_refused(finished):
+    checkpoint = run_folder(finished) / "best.pth"
+    assert finished("test", "--checkpoint", str(checkpoint)) == 1
+    assert "is a model of the method 'tsn', and the configuration's is 'pspd'" in finished.messages[-1]
+
+
 def test_a_dry_run_counts_both_kinds_of_questions(pipeline, tmp_path, capsys):
     assert pipeline("gen_pre_train_text", *TSN, "--dry-run") == 0
     said = capsys.readouterr().out
