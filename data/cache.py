@@ -20,7 +20,7 @@ from data.decoding import Progress, write_images
 from data.errors import UserError
 from data.images import MEAN_COLOUR, read_image, resize
 
-_PIXEL_VERSION = 1  # raise it when read_image or resize give other pixels: old caches are then rebuilt
+_PIXEL_VERSION = 2  # raise it when the pixels or their order in the file change: old caches are then rebuilt
 
 
 class Unreadable(NamedTuple):
@@ -52,6 +52,9 @@ def read_batch(
 @dataclass(frozen=True)
 class ImageCache:
     """The images of a list of paths as `array`, a read-only uint8 memory map (N, H, W, 3), in the order of the list.
+
+    In memory and in the file a picture's three colour planes follow each other, (N, 3, H, W), which is how an image encoder
+    takes them: `array` is a view of that, and `array.transpose(0, 3, 1, 2)` copies nothing.
 
     `unreadable` names the images that did not open and are filled with the mean colour; `path` is the file.
 
@@ -110,9 +113,11 @@ class ImageCache:
             notes = json.loads(_notes(target).read_text("utf-8"))
         except (OSError, ValueError, EOFError):
             return None
-        if array.shape != (count, *image_size, 3) or array.dtype != np.uint8:
+        if array.shape != (count, 3, *image_size) or array.dtype != np.uint8:
             return None
-        return cls(array, tuple(Unreadable(*note) for note in notes["unreadable"]), target)
+        return cls(
+            array.transpose(0, 2, 3, 1), tuple(Unreadable(*note) for note in notes["unreadable"]), target
+        )
 
 
 def _key(files: list[str], image_size: tuple[int, int]) -> str:
@@ -145,7 +150,7 @@ def _build(
     workers: int | None,
     progress: Progress | None,
 ) -> None:
-    shape = (len(files), *image_size, 3)
+    shape = (len(files), 3, *image_size)
     needed, free = int(np.prod(shape, dtype=np.int64)), shutil.disk_usage(target.parent).free
     if needed > free:
         raise UserError(

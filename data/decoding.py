@@ -46,7 +46,7 @@ def write_images(
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> list[tuple[int, str]]:
-    """Decode, resize and write every image as uint8 (H, W, 3) rows into an existing file, from byte `offset` on.
+    """Decode, resize and write every image as uint8 planes (3, H, W) into an existing file, from byte `offset` on.
 
     Unreadable images become the mean colour and are returned as [(index, what is wrong)]. Raises UserError when the
     disk is full. At most 64 images per process are in memory.
@@ -153,7 +153,7 @@ def _work(task: dict[str, Any]) -> dict[str, Any]:
     """Do one task: check or write its images."""
     bad: list[tuple[int, str]] = []
     rows = (
-        np.empty((len(task["paths"]), *task["image_size"], 3), np.uint8) if task["kind"] == "write" else None
+        np.empty((len(task["paths"]), 3, *task["image_size"]), np.uint8) if task["kind"] == "write" else None
     )
     for position, path in enumerate(task["paths"]):
         try:
@@ -162,11 +162,11 @@ def _work(task: dict[str, Any]) -> dict[str, Any]:
             elif rows is None:
                 read_image(path)
             else:
-                rows[position] = resize(read_image(path), tuple(task["image_size"]))
+                rows[position] = resize(read_image(path), tuple(task["image_size"])).transpose(2, 0, 1)
         except UserError as error:
             bad.append((task["first"] + position, str(error)))
             if rows is not None:
-                rows[position] = MEAN_COLOUR
+                rows[position] = np.reshape(MEAN_COLOUR, (3, 1, 1))
     if rows is not None:
         try:
             with open(task["file"], "r+b") as file:

@@ -65,7 +65,8 @@ class ImageFeed:
     def pixels(self, indices: np.ndarray) -> Tensor:
         """(B,) indices -> uint8 (B, H, W, 3)."""
         if self.array is not None:
-            return torch.from_numpy(np.ascontiguousarray(self.array[indices]))
+            planes = self.array.transpose(0, 3, 1, 2)[indices]  # as they lie in the file
+            return torch.from_numpy(planes).permute(0, 2, 3, 1)
         return torch.as_tensor(np.asarray(read_batch([self.paths[i] for i in indices], self.image_size)))
 
     def batches(

@@ -55,6 +55,7 @@ def test_cache_equals_the_plain_path_bit_by_bit(crops, tmp_path, workers):
     assert cache.array.dtype == np.uint8
     assert isinstance(cache.array, np.memmap)
     assert not cache.array.flags.writeable
+    assert cache.array.transpose(0, 3, 1, 2).flags.c_contiguous
     assert cache.unreadable == ()
     assert seen[-1] == (10, 10)
     assert (cache.array == read_batch(crops, SIZE)).all()

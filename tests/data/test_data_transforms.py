@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data import transforms
 from data.transforms import MEAN, STD, augment, erase_boxes, normalise, scaled_pad, uniform
 
 MASK = 2**64 - 1
@@ -91,6 +92,25 @@ def test_a_sample_does_not_depend_on_its_batch():
     order = torch.randperm(17, generator=torch.Generator().manual_seed(1))
     assert torch.equal(augment(images[order], seeds[order]), together[order])
     assert torch.equal(augment(images, seeds), together)
+
+
+def test_images_that_lie_as_planes_are_the_same_and_stay_untouched():
+    """As the cache holds them: nothing is copied on the way, so nothing may be written to."""
+    images, seeds = pixels(17), torch.arange(17)
+    planes = images.permute(0, 3, 1, 2).contiguous()
+    view, before = planes.permute(0, 2, 3, 1), planes.clone()
+    assert torch.equal(augment(view, seeds), augment(images, seeds))
+    assert torch.equal(normalise(view), normalise(images))
+    assert torch.equal(planes, before)
+
+
+def test_a_mask_erases_the_boxes():
+    """What a GPU multiplies with, against what a CPU does box by box."""
+    boxes = torch.tensor([[0, 0, 0, 0], [3, 2, 4, 5], [0, 1, 8, 1], [7, 6, 1, 2]])
+    ones = torch.ones(4, 3, 8, 8)
+    transforms._erase(ones, boxes)
+    assert torch.equal(transforms._keep_mask(boxes, 8, 8).expand(4, 3, 8, 8), ones)
+    assert (ones == 0).sum((1, 2, 3)).tolist() == [0, 60, 24, 6]
 
 
 def test_blocks_change_nothing(monkeypatch):
