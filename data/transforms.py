@@ -136,9 +136,6 @@ def _constants(device: torch.device) -> tuple[Tensor, Tensor]:
 
 def _flip(planes: Tensor, flipped: Tensor) -> Tensor:
     """Mirror the marked images. Choosing whole images out of both versions is 20 times faster than torch.where."""
-    if not planes.is_cuda:  # nothing is waited for when their number is asked
-        chosen = flipped.nonzero()[:, 0]
-        return planes.index_copy(0, chosen, planes.index_select(0, chosen).flip(3))
     count = len(planes)
     rows = torch.arange(count, device=planes.device) + count * flipped
     return torch.cat([planes, planes.flip(3)]).index_select(0, rows)
