@@ -6,7 +6,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/environment.bash
-ALL=(palette_accuracy blip_step itm_reranking evaluation_memory caption_generation pseudo_labels)
+ALL=(palette_accuracy blip_step itm_reranking evaluation_memory caption_generation pseudo_labels search_index)
 
 palette_accuracy() {
     "$PYTHON" -m synthesis.demo --root output/benchmarks/demo --seed 0
@@ -16,6 +16,7 @@ blip_step() { OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive "$PYTHON" benchmarks/bli
 itm_reranking() { OMP_NUM_THREADS=1 "$PYTHON" benchmarks/itm_reranking.py --queries 16 --gallery 16; }
 evaluation_memory() { "$PYTHON" benchmarks/evaluation_memory.py; } # needs about 6 GB in TMPDIR
 caption_generation() { OMP_NUM_THREADS=1 "$PYTHON" benchmarks/caption_generation.py; }
+search_index() { OMP_NUM_THREADS=2 "$PYTHON" benchmarks/search_index.py --queries 100; }
 pseudo_labels() {
     "$PYTHON" -m benchmarks.pseudo_labels compare
     "$PYTHON" -m benchmarks.pseudo_labels scale

@@ -56,7 +56,7 @@ def test_many_images_are_searched_approximately(features, monkeypatch):
     monkeypatch.setattr(vectors, "PROBED", 1.0)  # all lists: then it must agree with the exact search
     index = made(features, range(500))
     assert not vectors.is_exact(index)
-    assert "of 45 lists" in vectors.kind(index)
+    assert "of 22 lists" in vectors.kind(index)
     check(index, features, list(range(500)))
     later = [*range(0, 450, 3), *range(250, 600)]
     changed = made(features, sorted(set(later)), index)
@@ -77,8 +77,8 @@ def test_crossing_the_border_makes_the_other_kind(features, monkeypatch):
 def test_lists_that_no_longer_fit_are_learnt_anew(features, monkeypatch):
     monkeypatch.setattr(vectors, "EXACT_BELOW", 20)
     index = made(features, range(30))
-    assert index.nlist == 11
-    assert made(features, range(600), index).nlist == 49
+    assert index.nlist == 5
+    assert made(features, range(600), index).nlist == 24
 
 
 def test_the_default_share_of_lists_finds_nearly_all(monkeypatch):
