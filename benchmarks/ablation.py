@@ -27,6 +27,7 @@ from typing import Any
 import torch
 
 from data.errors import UserError
+from engine import warm_up
 from engine.config import Config, load_config
 from engine.several_seeds import CAPTION_STAGES, ROWS, is_finished, results_path, spread
 from engine.stage import Mark
@@ -96,8 +97,11 @@ class Run:
         """Whether all its stages are done with these settings.
 
         Raises:
-            UserError: they are done with other settings, so its results would not be those of this configuration.
+            UserError: they are done with other settings, so its results would not be those of this configuration; or
+                captions are there whose warm-up is not, and runs side by side would each make it.
         """
+        if self.name == CAPTIONS:
+            _check_warm_up(self.config)
         marks = _marks(self.config, self.name == CAPTIONS)
         for mark in marks:
             if changed := mark.changes():
@@ -106,6 +110,15 @@ class Run:
                     f"or run python -m benchmarks.ablation --force with the variants and seeds that are to be run again."
                 )
         return all(m.changes() == [] for m in marks) if self.name == CAPTIONS else is_finished(self.config)
+
+
+def _check_warm_up(config: Config) -> None:
+    captions, weights = config.caption_directory / "captions.json", warm_up.warm_up_path(config)
+    if captions.is_file() and warm_up.is_wanted(config) and not weights.is_file():
+        raise UserError(
+            f"{captions} is there and its warm-up {weights} is not: remove {captions.parent} as well, or make both again with "
+            "train.bash --from pre_train."
+        )
 
 
 def _marks(config: Config, captions: bool) -> list[Mark]:
