@@ -10,10 +10,8 @@ Both draw alike, so they must write the same texts.
 from __future__ import annotations
 
 import argparse
-import csv
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +20,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.measure import WORDS, in_turns, parser_of, profile_of, rows_of, write_csv
 from captioning.gender import gender_of
 from captioning.prompts import CAPTIONER_QUESTION, opening
 from engine.config import Config, GenTextConfig
@@ -30,8 +29,6 @@ from engine.stages.image_captions import two_pass_captions
 from models.backbones.captioner import BlipCaptioner, sample_nucleus
 from models.backbones.tokenizer import BlipTokenizer
 
-RESULTS = Path(__file__).parent / "results"
-WORDS = [f"{a}{b}{c}" for a in "bdfglmnprst" for b in "aeiou" for c in "kmnrst"]
 Captions = list[tuple[str, str, str]]
 
 
@@ -91,18 +88,9 @@ def plain_two_passes(
     return list(zip(bases, plain_text(model, pixels, openings, seeds, settings), openings, strict=True))
 
 
-def seconds_of(action, device: str) -> tuple[np.ndarray, Captions]:
-    """Wall time and this process's CPU time of an action, the GPU's work included, and what it returned."""
-    started = np.array([time.perf_counter(), time.process_time()])
-    result = action()
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return np.array([time.perf_counter(), time.process_time()]) - started, result
-
-
 @torch.inference_mode()
 def run(options: argparse.Namespace) -> list[dict[str, object]]:
-    """Times ours, plain, ours; whatever else the machine does then falls on both."""
+    """Both versions in turns, after their captions were compared."""
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as directory:
         words = BlipTokenizer.train(WORDS * 10, directory, vocab_size=2000)
@@ -113,54 +101,29 @@ def run(options: argparse.Namespace) -> list[dict[str, object]]:
     pixels = torch.randn(options.images, 3, *model.image_size, device=options.device)
     names, positions = [f"{i}.jpg" for i in range(options.images)], np.arange(options.images)
     given = (model, pixels, names, positions, config)
-    two_pass_captions(
-        model,
-        pixels[:1],
-        names[:1],
-        positions[:1],
-        Config(gen_text=GenTextConfig(min_length=1, max_length=16)),
-    )
-    before, ours = seconds_of(lambda: two_pass_captions(*given), options.device)
-    plain, expected = seconds_of(lambda: plain_two_passes(*given), options.device)
-    after, _ = seconds_of(lambda: two_pass_captions(*given), options.device)
-    same = sum(found == wanted for found, wanted in zip(ours, expected, strict=True))
+    actions = {"plain": lambda: plain_two_passes(*given), "ours": lambda: two_pass_captions(*given)}
+    if options.profile:
+        for name, action in actions.items():
+            print(f"\n{name}\n\n{profile_of(action)}")
+        return []
+    plain, ours = (action() for action in actions.values())
+    same = sum(found == wanted for found, wanted in zip(ours, plain, strict=True))
     if options.device == "cpu" and same < options.images:
         raise SystemExit(f"Only {same} of {options.images} images have the same captions in both versions.")
-    times = {"plain": plain, "ours": (before + after) / 2}
-    return [
-        {
-            "version": name,
-            "size": options.size,
-            "threads": torch.get_num_threads(),
-            "images": options.images,
-            "tokens": length,
-            "same_captions": same,
-            "seconds": f"{spent[0]:.2f}",
-            "cpu_seconds": f"{spent[1]:.2f}",
-            "images_per_second": f"{options.images / spent[0]:.3f}",
-            "ratio": f"{plain[0] / spent[0]:.2f}",
-            "cpu_ratio": f"{plain[1] / spent[1]:.2f}",
-        }
-        for name, spent in times.items()
-    ]
+    times = in_turns(actions, options.repetitions, options.device, warm=True)
+    common = {"size": options.size, "images": options.images, "tokens": length, "same_captions": same}
+    return rows_of(times, 2 * options.images, "captions", common)
 
 
 def main() -> None:
-    """Runs the comparison and writes benchmarks/results/caption_generation-<device>-<torch>.csv."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--size", default="base", help="tiny, base or large")
+    """Runs the comparison and writes the CSV."""
+    parser = parser_of(__doc__)
     parser.add_argument("--images", type=int, default=2, help="the batch")
     parser.add_argument("--max-length", type=int, default=40, help="tokens of a text, prompt included")
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     options = parser.parse_args()
     rows = run(options)
-    path = RESULTS / f"caption_generation-{options.device}-{torch.__version__.split('+')[0]}.csv"
-    path.parent.mkdir(exist_ok=True)
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
-    print(path.read_text())
+    if rows:
+        write_csv("caption_generation", options.device, rows, options.results)
 
 
 if __name__ == "__main__":

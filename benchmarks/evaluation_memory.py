@@ -10,7 +10,6 @@ and activations count) and random logits after. Each run is a process of its own
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import resource
 import subprocess
@@ -25,12 +24,11 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.measure import RESULTS, WORDS, write_csv
 from models.backbones.blip import BlipRetrieval
 from models.backbones.tokenizer import BlipTokenizer, TextBatch
 from retrieval.evaluate import evaluate
 
-RESULTS = Path(__file__).parent / "results"
-WORDS = [f"{a}{b}{c}" for a in "bdfglmnprst" for b in "aeiou" for c in "kmnrst"]
 REAL_MATCHES = 3
 LIMIT_GB = 8.0
 
@@ -95,6 +93,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, nargs="+", default=[1000, 19848])
     parser.add_argument("--k-test", type=int, default=32)
     parser.add_argument("--size", default="base")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="where the CSV goes")
     parser.add_argument("--measure", type=int, help=argparse.SUPPRESS)  # the process that is measured
     options = parser.parse_args()
     if options.measure:
@@ -108,12 +107,7 @@ def main() -> None:
         )
         rows.append(json.loads(output.stdout.splitlines()[-1]))
         print(rows[-1], flush=True)
-    path = RESULTS / f"evaluation_memory-cpu-{torch.__version__.split('+')[0]}.csv"
-    path.parent.mkdir(exist_ok=True)
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
+    write_csv("evaluation_memory", "cpu", rows, options.results)
     if rows[-1]["peak_gb"] > LIMIT_GB:
         raise SystemExit(f"The peak of {rows[-1]['peak_gb']} GB is above {LIMIT_GB} GB.")
 

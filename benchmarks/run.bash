@@ -2,20 +2,28 @@
 # Every benchmark, one after the other; each rewrites its table in benchmarks/results (docs/benchmarks.md):
 #   bash benchmarks/run.bash            # all but the ablation, which takes hours
 #   bash benchmarks/run.bash blip_step  # only those named
+#   BENCHMARK_DEVICE=cuda bash benchmarks/run.bash training_step itm_reranking feature_extraction caption_generation
 # They compare two versions in one run, so ratios mean something; run nothing else meanwhile.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/environment.bash
-ALL=(palette_accuracy blip_step itm_reranking evaluation_memory caption_generation pseudo_labels search_index)
+ALL=(palette_accuracy blip_step training_step itm_reranking feature_extraction image_pipeline evaluation_memory caption_generation
+    pseudo_labels search_index)
+
+# On a CPU with two threads, which sleep while they wait; BENCHMARK_DEVICE=cuda measures on a GPU.
+two_threads() { OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive "$PYTHON" "benchmarks/$1.py" --device "${BENCHMARK_DEVICE:-cpu}"; }
 
 palette_accuracy() {
     "$PYTHON" -m synthesis.demo --root output/benchmarks/demo --seed 0
     "$PYTHON" -m benchmarks.palette_accuracy --root output/benchmarks/demo/CUHK-PEDES
 }
 blip_step() { OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive "$PYTHON" benchmarks/blip_step.py; }
-itm_reranking() { OMP_NUM_THREADS=1 "$PYTHON" benchmarks/itm_reranking.py --queries 16 --gallery 16; }
+training_step() { two_threads training_step; }
+itm_reranking() { two_threads itm_reranking; }
+feature_extraction() { two_threads feature_extraction; }
+image_pipeline() { OMP_NUM_THREADS=1 "$PYTHON" benchmarks/image_pipeline.py; }
 evaluation_memory() { "$PYTHON" benchmarks/evaluation_memory.py; } # needs about 6 GB in TMPDIR
-caption_generation() { OMP_NUM_THREADS=1 "$PYTHON" benchmarks/caption_generation.py; }
+caption_generation() { two_threads caption_generation; }
 search_index() { OMP_NUM_THREADS=2 "$PYTHON" benchmarks/search_index.py --queries 100; }
 pseudo_labels() {
     "$PYTHON" -m benchmarks.pseudo_labels compare

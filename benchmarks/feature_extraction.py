@@ -1,0 +1,109 @@
+"""Features of a split, images and captions: ours against image batches and captions one after the other, one run.
+
+Plain, from the definition: attention written out, captions in their own order in batches padded to 73 tokens, fp32.
+Ours is what evaluation and clustering call: `encode_gallery` and `encode_queries`. On a CPU both must agree to 1e-4.
+
+    OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive python benchmarks/feature_extraction.py
+    python benchmarks/feature_extraction.py --device cuda --images 4096 --batch 256
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.flops import image_flops, peak_of, text_flops
+from benchmarks.measure import WORDS, captions_of, in_turns, parser_of, profile_of, rows_of, write_csv
+from benchmarks.plain_blip import PlainBlip, padded
+from models.backbones.blip import BlipRetrieval
+from models.backbones.tokenizer import BlipTokenizer
+from retrieval.encode import encode_gallery, encode_queries
+from retrieval.verbs import TokenisedCaptions
+
+TOLERANCE = 1e-4
+
+
+def plain_images(model: BlipRetrieval, images: Tensor, batch: int) -> Tensor:
+    """Normalised features of all images, on the CPU."""
+    plain = PlainBlip(model)
+    parts = [
+        plain.linear("vision_proj", plain.images(one.to(model.device))[:, 0]) for one in images.split(batch)
+    ]
+    return normalize(torch.cat(parts), dim=1).cpu()
+
+
+def plain_texts(model: BlipRetrieval, captions: list[str], batch: int) -> Tensor:
+    """Normalised features of all captions, on the CPU."""
+    plain, parts = PlainBlip(model), []
+    for start in range(0, len(captions), batch):
+        ids, mask = padded(model.tokenizer(captions[start : start + batch]), model.tokenizer.pad_id)
+        hidden = plain.texts(ids.to(model.device), mask.to(model.device))
+        parts.append(plain.linear("text_proj", hidden[:, 0]))
+    return normalize(torch.cat(parts), dim=1).cpu()
+
+
+@torch.no_grad()
+def run(options: argparse.Namespace) -> list[dict[str, object]]:
+    """Images, then captions: compared, then timed in turns."""
+    torch.manual_seed(0)
+    with tempfile.TemporaryDirectory() as directory:
+        words = BlipTokenizer.train(WORDS * 10, directory, vocab_size=2000)
+    model = BlipRetrieval(options.size, tokenizer=words).eval().to(options.device)
+    images = torch.randn(options.images, 3, *model.image_size)
+    captions = captions_of(options.captions)
+    batch = options.batch
+    parts = {
+        "images": (
+            len(images),
+            image_flops(model) * len(images),
+            lambda: plain_images(model, images, batch),
+            lambda: encode_gallery(model, images.split(batch), len(images)).features,
+        ),
+        "captions": (
+            len(captions),
+            sum(text_flops(model, length, False) for length in TokenisedCaptions(model, captions).lengths),
+            lambda: plain_texts(model, captions, batch),
+            lambda: encode_queries(model, captions, batch),
+        ),
+    }
+    rows = []
+    for name, (count, flops, plain, ours) in parts.items():
+        if options.profile:
+            for version, action in (("plain", plain), ("ours", ours)):
+                print(f"\n{name}, {version}\n\n{profile_of(action)}")
+            continue
+        difference = (plain() - ours()).abs().max().item()
+        if options.device == "cpu" and difference > TOLERANCE:
+            raise SystemExit(f"The features of {name} differ by {difference:.1e}, more than {TOLERANCE}.")
+        times = in_turns({"plain": plain, "ours": ours}, options.repetitions, options.device, warm=True)
+        common = {"part": name, "size": options.size, "count": count, "batch": batch}
+        found = rows_of(times, count, "items", common | {"largest_difference": f"{difference:.1e}"})
+        peak = peak_of(options.device)
+        if peak:
+            found[1]["share_of_peak"] = f"{flops / count * float(found[1]['items_per_second']) / peak:.1%}"
+        rows += found
+    return rows
+
+
+def main() -> None:
+    """Runs the comparison and writes the CSV."""
+    parser = parser_of(__doc__, repetitions=2)
+    parser.add_argument("--images", type=int, default=32)
+    parser.add_argument("--captions", type=int, default=64)
+    parser.add_argument("--batch", type=int, default=16)
+    options = parser.parse_args()
+    rows = run(options)
+    if rows:
+        write_csv("feature_extraction", options.device, rows, options.results)
+
+
+if __name__ == "__main__":
+    main()

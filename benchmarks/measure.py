@@ -1,0 +1,143 @@
+"""What every comparison does: both versions in turns, wall and CPU time, medians of ratios, one CSV, and profiles.
+
+On a machine that is shared, seconds say little. So versions take turns, a ratio is taken within each turn, and beside the
+clock stands the time that the CPUs spent on this process, which other processes disturb less.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import gc
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+RESULTS = Path(__file__).parent / "results"
+WORDS = [f"{a}{b}{c}" for a in "bdfglmnprst" for b in "aeiou" for c in "kmnrst"]
+MEAN_WORDS, WORDS_SPREAD = 23.5, 7.0  # of CUHK-PEDES' captions
+
+
+class Seconds(NamedTuple):
+    """What an action took: on the clock, and on all CPUs together."""
+
+    wall: float
+    cpu: float
+
+
+def seconds_of(action: Callable[[], Any], device: str = "cpu") -> tuple[Seconds, Any]:
+    """Time of an action, the GPU's work included, and what it returned."""
+    gc.collect()
+    wait_for(device)
+    wall, cpu = time.perf_counter(), time.process_time()
+    result = action()
+    wait_for(device)
+    return Seconds(time.perf_counter() - wall, time.process_time() - cpu), result
+
+
+def wait_for(device: str) -> None:
+    """Until the GPU has done what it was given."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def in_turns(
+    actions: Mapping[str, Callable[[], Any]], repetitions: int, device: str = "cpu", warm: bool = False
+) -> dict[str, list[Seconds]]:
+    """Every repetition's time by version; the order alternates. Each runs once before, unless all is `warm` already."""
+    for action in () if warm else actions.values():
+        action()
+    times: dict[str, list[Seconds]] = {name: [] for name in actions}
+    for repetition in range(repetitions):
+        for name in list(actions) if repetition % 2 else list(actions)[::-1]:
+            times[name].append(seconds_of(actions[name], device)[0])
+    return times
+
+
+def rows_of(
+    times: Mapping[str, Sequence[Seconds]], work: float, unit: str, common: Mapping[str, object]
+) -> list[dict[str, object]]:
+    """One row per version with medians over repetitions; ratios are against the first version, turn by turn.
+
+    `work` is how many `unit` a repetition does.
+    """
+    base = next(iter(times.values()))
+    rows = []
+    for name, spent in times.items():
+        wall = [before.wall / after.wall for before, after in zip(base, spent, strict=True)]
+        cpu = [before.cpu / after.cpu for before, after in zip(base, spent, strict=True)]
+        seconds = statistics.median(one.wall for one in spent)
+        rows.append(
+            {
+                "version": name,
+                **common,
+                "threads": torch.get_num_threads(),
+                "repetitions": len(spent),
+                "seconds": f"{seconds:.4g}",
+                "cpu_seconds": f"{statistics.median(one.cpu for one in spent):.4g}",
+                f"{unit}_per_second": f"{work / seconds:.4g}",
+                "ratio": f"{statistics.median(wall):.2f}",
+                "ratio_from": f"{min(wall):.2f}",
+                "ratio_to": f"{max(wall):.2f}",
+                "cpu_ratio": f"{statistics.median(cpu):.2f}",
+            }
+        )
+    return rows
+
+
+def write_csv(part: str, device: str, rows: Sequence[Mapping[str, object]], results: Path = RESULTS) -> Path:
+    """Writes `<part>-<device>-<torch version>.csv` and prints it; columns are those of all rows, empty where one lacks it."""
+    results.mkdir(parents=True, exist_ok=True)
+    path = results / f"{part}-{device}-{torch.__version__.split('+')[0]}.csv"
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n", restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+    print(path.read_text())
+    return path
+
+
+def profile_of(action: Callable[[], Any], rows: int = 10) -> str:
+    """A Markdown table of the operations that took most of an action's time by themselves."""
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    if torch.cuda.is_available():
+        activities.append(torch.profiler.ProfilerActivity.CUDA)
+    with torch.profiler.profile(activities=activities) as profiler:
+        action()
+    on_device = torch.cuda.is_available()
+
+    def own(event: Any) -> float:
+        return event.self_device_time_total if on_device else event.self_cpu_time_total
+
+    events = sorted(profiler.key_averages(), key=own, reverse=True)
+    total = sum(own(event) for event in events)
+    lines = ["| operation | share | ms | calls |", "|---|---|---|---|"]
+    lines += [
+        f"| `{event.key[:60]}` | {own(event) / total:.1%} | {own(event) / 1000:.0f} | {event.count} |"
+        for event in events[:rows]
+    ]
+    return "\n".join(lines)
+
+
+def captions_of(count: int, seed: int = 0) -> list[str]:
+    """Captions of invented words, as long as CUHK-PEDES' are."""
+    rng = np.random.default_rng(seed)
+    lengths = np.clip(rng.normal(MEAN_WORDS, WORDS_SPREAD, count).round().astype(int), 8, 60)
+    return [" ".join(rng.choice(WORDS, length)) for length in lengths]
+
+
+def parser_of(description: str, repetitions: int = 3) -> argparse.ArgumentParser:
+    """The options that all comparisons share."""
+    parser = argparse.ArgumentParser(description=description.splitlines()[0])
+    parser.add_argument("--size", default="base", help="tiny, base or large")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--repetitions", type=int, default=repetitions)
+    parser.add_argument("--results", type=Path, default=RESULTS, help="where the CSV goes")
+    parser.add_argument("--profile", action="store_true", help="print what dominates both versions; no CSV")
+    return parser

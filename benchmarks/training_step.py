@@ -1,0 +1,274 @@
+"""A training step of PSPD, ours (the loop's own) against a plain one, the same weights and batch in one run.
+
+Plain, from the definition: fp32, texts padded to 73 tokens, attention written out, negatives mined in Python, one pass
+for the positives and one for each kind of negatives with every pair's image tokens projected anew, AdamW parameter by
+parameter, every loss read after the step. Before they are timed both compute a step without dropout: losses and
+gradients must agree. The timed steps have the text stack's dropout of 0.1.
+
+    OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive python benchmarks/training_step.py
+    python benchmarks/training_step.py --device cuda    # bf16, with and without torch.compile, growing batches
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, log_softmax, normalize, pad
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.flops import peak_of, training_step_flops
+from benchmarks.measure import WORDS, captions_of, in_turns, parser_of, profile_of, rows_of, write_csv
+from benchmarks.plain_blip import TEXT_LENGTH, PlainBlip, padded
+from engine.loop import Machine, Place, Schedule, Trainer
+from engine.run import Run
+from engine.stages.search_training import RetrievalTask
+from models import Batch, TrainingCaption, World, build_model
+from models.backbones.tokenizer import BlipTokenizer
+from models.methods.pspd import PSPD
+
+LOSS_TOLERANCE, GRADIENT_TOLERANCE = 1e-4, 1e-3
+BATCHES = {"tiny": 48, "base": 8, "large": 8}  # the demo's, and the target's
+GPU_BATCHES = (36, 64, 128, 256)
+
+
+def make_model(size: str, drop: float) -> PSPD:
+    """PSPD of a size with random weights, always the same ones."""
+    torch.manual_seed(0)
+    with tempfile.TemporaryDirectory() as directory:
+        words = BlipTokenizer.train(WORDS * 10, directory, vocab_size=2000)
+    return build_model("pspd", size=size, tokenizer=words, dropout=drop)
+
+
+def make_batch(model: PSPD, size: int, device: str) -> Batch:
+    """A batch as the loop gets it: random pixels, captions of CUHK-PEDES' length, some images of one person."""
+    generator = torch.Generator().manual_seed(1)
+    captions = [TrainingCaption(text, *_garments(text)) for text in captions_of(size)]
+    labels = torch.randint(0, 3 * size, (size,), generator=generator)
+    images = torch.randn(size, 3, *model.image_size, generator=generator)
+    return Batch(images, model.prepare(captions).trim(), labels).to(device)
+
+
+def _garments(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    words = text.split()
+    return tuple(words[2:4]), tuple(words[5:7])
+
+
+class PlainStep:
+    """The plain training step on a model's own parameters."""
+
+    def __init__(self, model: PSPD, batch: Batch, drop: float) -> None:
+        self.blip, self.model, self.images, self.labels = (
+            PlainBlip(model, drop),
+            model,
+            batch.images,
+            batch.labels,
+        )
+        self.ids, self.mask = padded(batch.texts)
+        self.grounded_ids = padded(batch.texts, first=model.tokenizer.enc_id)[0]
+        room = (0, TEXT_LENGTH - batch.texts.ids.shape[1])
+        self.regions = [pad(batch.texts.extras[name], room) for name in ("upper", "lower")]
+        self.optimizer = torch.optim.AdamW(
+            model.parameter_groups(1e-5, 0.05), lr=1e-5, foreach=False, fused=False
+        )
+        self.read: dict[str, float] = {}
+
+    def losses(self) -> dict[str, Tensor]:
+        """NDF, ITM and the local loss, in the order in which they are defined."""
+        tokens = self.blip.images(self.images)
+        image = self.blip.linear("vision_proj", tokens[:, 0])
+        text = self.blip.linear("text_proj", self.blip.texts(self.ids, self.mask)[:, 0])
+        rows = list(range(len(self.labels)))
+        of_text, of_image = self._negatives(text @ image.T), self._negatives(image @ text.T)
+        # texts, images and the answer of the three passes
+        passes = [(rows, rows, 1), (list(of_text), list(of_text.values()), 0)]
+        passes += [(list(of_image.values()), list(of_image), 0)]
+        hidden = [
+            self.blip.texts(self.grounded_ids[texts], self.mask[texts], tokens[images])
+            for texts, images, _ in passes
+        ]
+        targets = torch.cat([self.labels.new_full((len(texts),), answer) for texts, _, answer in passes])
+        logits = self.blip.linear("itm_head", torch.cat(hidden)[:, 0])
+        local = [
+            cross_entropy(self.blip.linear("itm_local_head", self._region(passes, hidden, marks)), targets)
+            for marks in self.regions
+        ]
+        return {
+            "ndf": plain_ndf(image, text, self.labels),
+            "itm": cross_entropy(logits, targets),
+            "local": torch.stack(local).mean(),
+        }
+
+    def _negatives(self, similarity: Tensor) -> dict[int, int]:
+        """The most similar row of another label, for every row that has one."""
+        found = {}
+        for row, label in enumerate(self.labels):
+            others = [j for j, other in enumerate(self.labels) if other.item() != label.item()]
+            if others:
+                found[row] = max(others, key=lambda j: similarity[row, j].item())
+        return found
+
+    @staticmethod
+    def _region(passes: list, hidden: list[Tensor], marks: Tensor) -> Tensor:
+        """Means of the marked tokens of every pair; of the first token where none is marked."""
+        means = []
+        for (texts, _, _), states in zip(passes, hidden, strict=True):
+            for text, state in zip(texts, states, strict=True):
+                chosen = state[marks[text]]
+                means.append(chosen.mean(0) if len(chosen) else state[0])
+        return torch.stack(means)
+
+    def __call__(self) -> None:
+        losses = self.losses()
+        self.read = {name: loss.item() for name, loss in losses.items()}
+        self.optimizer.zero_grad()
+        sum(losses.values()).backward()
+        self.optimizer.step()
+
+
+def plain_ndf(image: Tensor, text: Tensor, labels: Tensor) -> Tensor:
+    """NDF of docs/methods/pspd.md, both directions."""
+    similarity = 50 * normalize(image, dim=1) @ normalize(text, dim=1).T
+    same = (labels[:, None] == labels[None, :]).float()
+    both = []
+    for scores in (similarity, similarity.T):
+        fitted, wanted = scores.softmax(1), same / same.sum(1, keepdim=True)
+        log_fitted, log_wanted = log_softmax(scores, 1), (wanted + 1e-8).log()
+        forward = (fitted * (log_fitted - log_wanted)).mean()
+        backward = (wanted * (log_wanted - log_fitted)).mean()
+        both.append(forward + backward - (wanted * log_fitted).sum(1).mean())
+    return (both[0] + both[1]) / 2
+
+
+def make_trainer(
+    model: PSPD, directory: Path, device: str, precision: torch.dtype, compiled: bool
+) -> Trainer:
+    """The training loop's own object, of which the benchmark takes the step."""
+    return Trainer(
+        RetrievalTask(model),
+        model.parameter_groups(1e-5, 0.05),
+        SimpleNamespace(steps=1 << 30),
+        Schedule(1e-5, max_epoch=2),
+        Place("benchmark"),
+        Run(directory),
+        Machine(torch.device(device), World(), precision, compiled),
+        directory / "last.pth",
+        seed=0,
+        on_epoch=lambda *_: None,
+    )
+
+
+def stepper(trainer: Trainer, batch: Batch) -> Callable[[], None]:
+    """One step of the loop on this batch."""
+    trainer.task.train()
+    return lambda: trainer._step(batch, 0, 0)
+
+
+def check_equality(size: str, batch_size: int) -> dict[str, float]:
+    """Losses and gradients of one step without dropout; SystemExit where they differ. Returns the differences."""
+    model = make_model(size, 0.0).train()
+    batch = make_batch(model, batch_size, "cpu")
+    expected = PlainStep(model, batch, 0.0).losses()
+    sum(expected.values()).backward()
+    gradients = {name: one.grad for name, one in model.named_parameters()}
+    model.zero_grad(set_to_none=True)
+    found = model.losses(batch)
+    sum(found.values()).backward()
+    loss = max(abs((found[name] - expected[name]).item()) for name in expected)
+    # relative to the gradient's own size; a key's bias moves no softmax, so its gradient is rounding and nothing else
+    gradient = max(
+        (one.grad - gradients[name]).norm().item() / gradients[name].norm().clamp(min=1e-6).item()
+        for name, one in model.named_parameters()
+        if not name.endswith(".self.key.bias")
+    )
+    if loss > LOSS_TOLERANCE or gradient > GRADIENT_TOLERANCE:
+        raise SystemExit(f"Losses differ by {loss:.1e}, gradients by {gradient:.1e} of their size.")
+    return {"loss_difference": f"{loss:.1e}", "gradient_difference": f"{gradient:.1e}"}
+
+
+def compare(options: argparse.Namespace, size: str) -> list[dict[str, object]]:
+    """Both versions on the CPU, timed in turns."""
+    batch_size = options.batch or BATCHES[size]
+    differences = check_equality(size, batch_size)
+    with tempfile.TemporaryDirectory() as directory:
+        model = make_model(size, 0.1)  # one for both: two with their optimisers would not fit everywhere
+        batch = make_batch(model, batch_size, "cpu")
+        plain = PlainStep(model, batch, 0.1)
+        ours = stepper(make_trainer(model, Path(directory), "cpu", torch.float32, False), batch)
+        if options.profile:
+            for name, action in (("plain", plain), ("ours", ours)):
+                action()
+                print(f"\n{size}, batch {batch_size}, {name}\n\n{profile_of(action)}")
+            return []
+        times = in_turns({"plain": plain, "ours": ours}, options.repetitions)
+    height, width = model.image_size
+    common = {"size": size, "batch": batch_size, "pixels": f"{height}x{width}", "precision": "fp32"}
+    return rows_of(times, batch_size, "images", common | differences)
+
+
+def on_gpu(options: argparse.Namespace) -> list[dict[str, object]]:
+    """Ours in bf16 with and without torch.compile at growing batches, until memory ends; share of the peak by FLOPs."""
+    rows = []
+    for compiled in (False, True):
+        for batch_size in [options.batch] if options.batch else GPU_BATCHES:
+            try:
+                rows.append(gpu_row(options, batch_size, compiled))
+            except torch.cuda.OutOfMemoryError:
+                print(f"A batch of {batch_size} does not fit (compiled: {compiled}).", flush=True)
+                break
+            print(rows[-1], flush=True)
+    return rows
+
+
+def gpu_row(options: argparse.Namespace, batch_size: int, compiled: bool) -> dict[str, object]:
+    """One configuration on the GPU."""
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    with tempfile.TemporaryDirectory() as directory:
+        model = make_model(options.size, 0.1).to("cuda")
+        batch = make_batch(model, batch_size, "cuda")
+        trainer = make_trainer(model, Path(directory), "cuda", torch.bfloat16, compiled)
+        step = stepper(trainer, batch)
+        if options.profile:
+            step()
+            print(f"\nbatch {batch_size}, compiled {compiled}\n\n{profile_of(step)}")
+        times = in_turns({"ours": lambda: [step() for _ in range(10)]}, options.repetitions, "cuda")
+    common = {"size": options.size, "batch": batch_size, "precision": "bf16", "compile": compiled}
+    row = rows_of(times, 10 * batch_size, "images", common)[0]
+    length = batch.texts.mask.sum().item() / batch_size
+    flops = training_step_flops(model, batch_size, length)
+    achieved = flops * float(row["images_per_second"]) / batch_size
+    peak = peak_of("cuda")
+    return row | {
+        "tflops": f"{achieved / 1e12:.1f}",
+        "share_of_peak": f"{achieved / peak:.1%}" if peak else "",
+        "gpu_gib": f"{torch.cuda.max_memory_allocated() / 2**30:.1f}",
+    }
+
+
+def main() -> None:
+    """Compares on a CPU at tiny and base size, or measures on a GPU, and writes the CSV."""
+    parser = parser_of(__doc__)
+    parser.add_argument(
+        "--batch", type=int, help="by default 48 at tiny and 8 at base size; several on a GPU"
+    )
+    parser.add_argument("--sizes", nargs="+", default=["tiny", "base"], help="on a CPU")
+    options = parser.parse_args()
+    if options.device == "cuda":
+        rows = on_gpu(options)
+    else:
+        print("On a CPU: fp32 and small batches, against the plain step.", file=sys.stderr)
+        rows = [row for size in options.sizes for row in compare(options, size)]
+    if not options.profile:
+        write_csv("training_step", options.device, rows, options.results)
+
+
+if __name__ == "__main__":
+    main()
