@@ -142,7 +142,13 @@ def _keep_checkpoint(source: Path, target: Path) -> None:
     try:
         os.link(source.resolve(), temporary)
     except OSError:
-        shutil.copyfile(source, temporary)
+        try:
+            shutil.copyfile(source, temporary)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise UserError(
+                f"{source} can't be copied to {target} ({error.strerror}): make room there."
+            ) from None
     temporary.replace(target)
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,17 @@ class Catalogue:
     def __exit__(self, *_: object) -> None:
         self._database.close()
 
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """Everything inside happens or nothing; UserError where the disk has no room."""
+        try:
+            with self._database as transaction:
+                yield transaction
+        except sqlite3.Error as error:
+            raise UserError(
+                f"{self.path} can't be written ({error}): make room and run the same command again, it goes on."
+            ) from None
+
     def header(self) -> dict[str, Any] | None:
         """What the folder was made from; None as long as nobody has said."""
         found = self._database.execute("SELECT content FROM header").fetchone()
@@ -78,7 +90,7 @@ class Catalogue:
 
     def set_header(self, content: dict[str, Any]) -> None:
         """Says what the folder is made from."""
-        with self._database as transaction:
+        with self._transaction() as transaction:
             transaction.execute("DELETE FROM header")
             transaction.execute("INSERT INTO header VALUES (?)", [json.dumps(content)])
 
@@ -112,7 +124,7 @@ class Catalogue:
 
     def add(self, entries: Iterable[Entry], unreadable: Iterable[tuple[str, Stamp, str]]) -> None:
         """Notes freshly encoded images, and files that did not open."""
-        with self._database as transaction:
+        with self._transaction() as transaction:
             transaction.executemany(
                 "INSERT INTO images VALUES (?, ?, ?, ?, ?, ?)",
                 [(e.row, e.path, e.stamp.size, e.stamp.mtime, e.digest, NEW) for e in entries],
@@ -124,7 +136,7 @@ class Catalogue:
 
     def touch(self, entries: Iterable[tuple[int, Stamp]]) -> None:
         """Notes another modification time of files whose bytes are the same."""
-        with self._database as transaction:
+        with self._transaction() as transaction:
             transaction.executemany(
                 "UPDATE images SET size = ?, mtime = ? WHERE row = ?",
                 [(stamp.size, stamp.mtime, row) for row, stamp in entries],
@@ -132,17 +144,17 @@ class Catalogue:
 
     def set_state(self, states: dict[int, str]) -> None:
         """Gives rows another state, all at once."""
-        with self._database as transaction:
+        with self._transaction() as transaction:
             transaction.executemany(
                 "UPDATE images SET state = ? WHERE row = ?", [(state, row) for row, state in states.items()]
             )
 
     def forget_unreadable(self, paths: Iterable[str]) -> None:
         """Drops files that are gone or have opened since."""
-        with self._database as transaction:
+        with self._transaction() as transaction:
             transaction.executemany("DELETE FROM unreadable WHERE path = ?", [(path,) for path in paths])
 
     def free(self, rows: Iterable[int]) -> None:
         """Deletes entries: their rows may hold other images from now on."""
-        with self._database as transaction:
+        with self._transaction() as transaction:
             transaction.executemany("DELETE FROM images WHERE row = ?", [(row,) for row in rows])

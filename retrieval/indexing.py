@@ -86,12 +86,16 @@ class IndexWriter:
             raise UserError(
                 f"{directory} holds other files and no index: name a new or an empty folder, nothing is overwritten."
             )
-        directory.mkdir(parents=True, exist_ok=True)
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            # The catalogue before the lock: a folder with nothing but a lock in it would not be known as an index.
+            (directory / CATALOGUE).touch()
+            self._lock = (directory / _LOCK).open("w")
+        except OSError as error:
+            raise UserError(
+                f"The index {directory} can't be written ({error.strerror}): name another --out."
+            ) from None
         self.directory = directory
-        (
-            directory / CATALOGUE
-        ).touch()  # before the lock, so that a folder with a lock in it is known as an index
-        self._lock = (directory / _LOCK).open("w")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

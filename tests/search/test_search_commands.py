@@ -140,6 +140,10 @@ def test_what_is_not_there_is_named(demo, tmp_path, messages):
     assert "is no search index: make one with python search.py index" in fails(
         "query", "--index", tmp_path, "a man"
     )
+    (tmp_path / "file").write_text("")
+    assert "can't be written" in fails(
+        "index", "--images", demo.crops, "--checkpoint", demo.checkpoint, "--out", tmp_path / "file" / "index"
+    )
     assert not (tmp_path / "index").exists()
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "a.jpg").write_text("no image")
