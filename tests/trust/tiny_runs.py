@@ -101,7 +101,8 @@ class TinyRun:
         self.config.write_text(content, "utf-8")
 
     def arguments(self, *more: str) -> list[str]:
-        return ["--config", str(self.config), *more, "--set", *self.options]
+        """The command line's; what is added comes last and therefore wins."""
+        return ["--config", str(self.config), "--set", *self.options, *more]
 
     def start(self, stage: str, *arguments: str, **how: Any) -> Stage:
         """A stage as a process; ``how`` as in ``stage_server``."""

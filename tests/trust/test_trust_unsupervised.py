@@ -1,0 +1,89 @@
+"""Unsupervised training reads neither an identity nor a human caption, and no image of the test split: shown bit by bit."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from synthesis.demo import make_demo
+from tests.pipeline.mini import STAGES
+from tests.trust.tiny_runs import TinyRun, differences
+
+pytestmark = pytest.mark.integration
+SHORT = ("train.max_epoch=1", "train.warm_up.max_epoch=1", "pre_train.max_epoch=1")
+METHODS = {
+    "pspd": (),
+    "tsn": ("train.captions=[base]", "correction.enabled=false", "cluster.ratio=0.05"),
+}
+
+
+def settings(method: str) -> tuple[str, ...]:
+    return ("--set", f"model.method={method}", *METHODS[method])
+
+
+def trained(run: TinyRun) -> dict[str, Any]:
+    """Captions, pseudo labels and checkpoints of both methods, from nothing but the data set."""
+    shutil.rmtree(run.work, ignore_errors=True)
+    run.finish(*STAGES[:3])
+    for method in METHODS:
+        process = run.start("train", *settings(method))
+        assert process.wait() == 0, process.said()[-2000:]
+    # metrics.jsonl reports how well the labels agree with identities, where there are any.
+    return {name: made for name, made in run.outcome().items() if not name.endswith("metrics.jsonl")}
+
+
+def shuffle(annotation: Path) -> None:
+    """Give every training record the identity and the captions of another, and say these otherwise."""
+    records = json.loads(annotation.read_text("utf-8"))
+    train = [record for record in records if record["split"] == "train"]
+    order = np.random.default_rng(0).permutation(len(train))
+    other = [(train[i]["id"], train[i]["captions"]) for i in order]
+    for record, (identity, captions) in zip(train, other, strict=True):
+        record["id"], record["captions"] = identity, [f"{caption} indeed" for caption in captions]
+        record.pop("processed_tokens", None)
+    annotation.write_text(json.dumps(records), "utf-8")
+
+
+@pytest.fixture(scope="module")
+def before_and_after(server, tmp_path_factory):
+    """The run, what it makes, and what it makes of a shuffled annotation when the test split's images are gone."""
+    root = tmp_path_factory.mktemp("unsupervised")
+    folder = make_demo(root / "datasets", train=10, val=2, test=3, images=2, seed=0)
+    run = TinyRun(root, server, *SHORT, data=root / "datasets")
+    before = trained(run)
+    annotation = folder / "reid_raw.json"
+    for record in json.loads(annotation.read_text("utf-8")):
+        if record["split"] == "test":
+            (folder / "imgs" / record["file_path"]).unlink()
+    shuffle(annotation)
+    return run, before, trained(run)
+
+
+def test_everything_that_matters_was_compared(before_and_after):
+    names = " ".join(before_and_after[1])
+    for made in (
+        "captions/pre_captions.json",
+        "captions/captions.json",
+        "captioner.pth",
+        "warm_up.pth",
+        *(f"mini-{method}/best.pth" for method in METHODS),
+        *(f"mini-{method}/labels/round-{number}.npz" for method in METHODS for number in range(2)),
+    ):
+        assert made in names
+
+
+def test_shuffled_labels_and_absent_test_images_change_no_bit(before_and_after):
+    _, before, after = before_and_after
+    assert not differences(before, after)
+
+
+def test_evaluation_misses_the_images_that_training_never_opened(before_and_after):
+    """The control: the images were really gone."""
+    process = before_and_after[0].start("test", *settings("pspd"))
+    assert process.wait() == 1
+    assert "6 of 6 images cannot be read" in process.said()
