@@ -1,8 +1,8 @@
 """The features of an index in faiss: exact below 100,000 images, by inverted lists from there on.
 
 Scores are inner products of normalised features, that is cosines. A feature is known by the number of its row in the
-index folder, so rows can be added and removed without touching the others. A graph (HNSW) would find more in the same
-time, but takes 13 times as long to build, and rows can't be removed from it (docs/search.md has the measurement).
+index folder, so rows can be added and removed without touching the others. A graph (HNSW) would find as much in less
+time, but takes 8 times as long to build, and rows can't be removed from it (docs/search.md has the measurement).
 """
 
 from __future__ import annotations
