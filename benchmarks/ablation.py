@@ -60,12 +60,12 @@ VARIANTS = {
     # The warm-up learns stage A's captions; without rounds its weights are the model, whatever stage C wrote.
     "warm-up": Variant("palette captions, no rounds", settings=("train.rounds=0",)),
     "labels": Variant(
-        "real captions and identities, as many epochs, from scratch",
+        "real captions and identities, as many epochs",
         settings=("train.supervision=labels", "train.max_epoch={epochs}"),
         captions=False,
     ),
     "tsn": Variant("TSN", method="tsn", stages=("gen_pre_train_text", "train", "test")),
-    "cada": Variant("CADA, as many epochs, from scratch", method="cada", captions=False),
+    "cada": Variant("CADA, as many epochs", method="cada", captions=False),
 }
 
 
@@ -145,8 +145,7 @@ def planned_runs(
 ) -> list[Run]:
     """The runs of these variants and seeds, captions before what needs them."""
     plain = load_config(config_files(target, "pspd"), settings)
-    # What a run of PSPD takes in all: its warm-up and its rounds.
-    epochs = plain.train.warm_up.max_epoch + plain.train.rounds * plain.train.max_epoch
+    epochs = plain.train.rounds * plain.train.max_epoch  # what a run of PSPD takes after its warm-up
     runs = []
     for seed in seeds:
         common = [*settings, f"seed={seed}", f"runtime.threads={threads}"]

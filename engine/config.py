@@ -147,6 +147,8 @@ class WarmUpConfig(Section):
     """Training on generated pairs, every image its own class, where there are no pre-trained weights."""
 
     max_epoch: Count = 0
+    matching_epochs: Count = 0  # after those, with matching and on whole captions
+    word_dropout: Fraction = 0.0  # of a caption's words are left out, others in every epoch
     init_lr: Rate = 1e-4
     lr_warmup_steps: Count = 0
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from data.cache import ImageCache, read_batch
-from data.transforms import augment, normalise
+from data.transforms import augment, normalise, uniform
 from engine.config import Config
 from engine.seeds import sample_seeds, seed_of
 from models.backbones.tokenizer import TextBatch
@@ -96,6 +96,7 @@ class PairBatches:
     Args:
         batch_size: the GLOBAL batch; each of ``world.size`` processes gets an equal share.
         name: what is being trained (part of every seed).
+        words: the probability with which a word of a caption is left out.
     """
 
     def __init__(
@@ -110,9 +111,10 @@ class PairBatches:
         name: str,
         erasing: float = 0.5,
         padding: int = 10,
+        words: float = 0.0,
     ) -> None:
         self.feed, self.pairs, self.world, self.device = feed, pairs, world, device
-        self.seed, self.name, self.erasing, self.padding = seed, name, erasing, padding
+        self.seed, self.name, self.erasing, self.padding, self.words = seed, name, erasing, padding, words
         whole = min(batch_size, len(pairs))
         self.batch_size = whole - whole % world.size
         if self.batch_size == 0:
@@ -146,6 +148,13 @@ class PairBatches:
             pad=self.padding,
             erase=self.erasing,
         )
-        index = torch.from_numpy(chosen)
         labels = torch.from_numpy(self.pairs.labels[chosen].astype(np.int64))
-        return Batch(images, self.pairs.texts[index].trim(), labels, torch.from_numpy(seeds))
+        return Batch(images, self._texts(epoch, chosen), labels, torch.from_numpy(seeds))
+
+    def _texts(self, epoch: int, chosen: np.ndarray) -> TextBatch:
+        """The captions at ``chosen``, without the words that this epoch leaves out."""
+        texts = self.pairs.texts[torch.from_numpy(chosen)].trim()
+        if not self.words:
+            return texts
+        seeds = sample_seeds(seed_of(self.seed, self.name, "words", epoch), chosen)
+        return texts.without(uniform(torch.from_numpy(seeds), texts.ids.shape[1]) < self.words)

@@ -1,7 +1,8 @@
 """A warm-up where there are no pre-trained weights: its weights stand in for BLIP's, in the captioner and in every round.
 
-The retrieval model learns the captions of stage A with the global loss, every image its own class. BLIP's two released
-files come from one pre-training that contrasts images with texts as well; so both stages start from this one, too.
+The retrieval model learns the captions of stage A, every image its own class: first with the global loss alone, then to
+match as well. BLIP's two released files come from one pre-training that contrasts and matches images with texts; so
+both stages start from this one, too. A supervised training warms up on the captions that it may read, the data set's own.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from engine import checkpoints, distributed
 from engine.config import Config
 from engine.feeds import ImageFeed, PairBatches, Pairs
 from engine.loop import Place, Schedule, Trainer
-from engine.material import training_caption
+from engine.material import supervised, supervised_material, training_caption
 from engine.run import LOGGER, Run
 from engine.sources import training_images
 from engine.stage import Context
@@ -30,22 +31,35 @@ from models.methods.base import Method
 
 
 class WarmUpTask(nn.Module):
-    """Batch -> the losses of a warm-up."""
+    """Batch -> the losses of a warm-up, with or without matching."""
 
     warming = True
 
-    def __init__(self, model: Method) -> None:
+    def __init__(self, model: Method, matching: bool) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.matching = model, matching
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """The losses of this process's share of the batch."""
-        return self.model.warm_up_losses(batch)
+        return self.model.warm_up_losses(batch, self.matching)
 
 
 def warm_up_path(config: Config) -> Path:
-    """The warm-up's weights: they belong to stage A's captions, which several runs may share."""
-    return config.captioner_directory / "warm_up.pth"
+    """The warm-up's weights: they belong to stage A's captions, which several runs may share, or to a supervised run."""
+    directory = config.run_directory if supervised(config) else config.captioner_directory
+    return directory / "warm_up.pth"
+
+
+def _state_paths(config: Config) -> tuple[Path, Path]:
+    """The resume states of its two parts."""
+    path = warm_up_path(config)
+    return path.with_name("warm_up_state.pth"), path.with_name("warm_up_matching_state.pth")
+
+
+def forget(config: Config) -> None:
+    """Remove its weights and states, so that it is done again."""
+    for path in (warm_up_path(config), *_state_paths(config)):
+        path.unlink(missing_ok=True)
 
 
 def is_wanted(config: Config) -> bool:
@@ -63,14 +77,17 @@ def warm_up(context: Context, dataset: PedesDataset, tokenizer: BlipTokenizer, r
     path = warm_up_path(config)
     if not path.exists():
         model = new_model(context, tokenizer)
-        trainer = _trainer(context, model, dataset, run)
-        LOGGER.info("No pre-trained weights: warming up on the captions of stage A.")
-        trainer.fit()
+        LOGGER.info(
+            "No pre-trained weights: warming up on %s.",
+            "the data set's own captions" if supervised(config) else "the captions of stage A",
+        )
+        _train(context, model, dataset, run)
         if distributed.is_main():
             checkpoints.save(
                 path, checkpoints.describe(model, config.model.method, config.model.size, tokenizer)
             )
-            trainer.state_path.unlink(missing_ok=True)
+            for state in _state_paths(config):
+                state.unlink(missing_ok=True)
         distributed.barrier()
     return checkpoints.load(path)["model"]
 
@@ -106,47 +123,77 @@ def start_captioner(captioner: BlipCaptioner, weights: dict[str, Tensor]) -> Non
             own[target].copy_(tensor)
 
 
-def _trainer(context: Context, model: Method, dataset: PedesDataset, run: Run) -> Trainer:
+def _train(context: Context, model: Method, dataset: PedesDataset, run: Run) -> None:
+    """First the encoders by the global loss, on captions with words left out; then, on whole captions, matching as well."""
+    config, settings = context.config, context.config.train.warm_up
+    material = _material(config, dataset, model)
+    first, second = _state_paths(config)
+    if not second.exists():  # it holds the model, too
+        _trainer(context, WarmUpTask(model, False), material, run, settings.max_epoch, first).fit()
+        model.start_matching()
+    if settings.matching_epochs:
+        _trainer(context, WarmUpTask(model, True), material, run, settings.matching_epochs, second).fit()
+
+
+def _trainer(
+    context: Context,
+    task: WarmUpTask,
+    material: tuple[ImageFeed, Pairs],
+    run: Run,
+    epochs: int,
+    state_path: Path,
+) -> Trainer:
     config, machine = context.config, context.machine
-    settings = config.train.warm_up
-    schedule = Schedule(settings.init_lr, settings.max_epoch, lr_warmup_steps=settings.lr_warmup_steps)
-    path = config.caption_directory / PRE_CAPTIONS
-    # Imported captions of stage C come without those of stage A.
-    records = load_pre_captions(path) if path.exists() else load_captions(path.with_name(CAPTIONS))
-    images = sorted(records.keys() & set(training_images(dataset)))
-    texts = [
-        text for image in images for text in (records[image].base_caption, records[image].styled_caption)
-    ]
-    owners = np.repeat(np.arange(len(images)), 2)
-    captions = [training_caption(text) for text in texts]
+    settings, phase = config.train.warm_up, "warm-up-matching" if task.matching else "warm-up"
+    schedule = Schedule(settings.init_lr, epochs, lr_warmup_steps=settings.lr_warmup_steps)
     batches = PairBatches(
-        ImageFeed.of([dataset.image_root / image for image in images], config),
-        Pairs(owners, model.prepare(captions), owners),
+        *material,
         config.train.batch_size,
         machine.world,
         machine.device,
         seed=config.seed,
-        name="warm-up",
+        name=phase,
         erasing=config.train.random_erasing,
         padding=config.train.crop_padding,
+        words=0.0 if task.matching else settings.word_dropout,
     )
 
     def on_epoch(epoch: int, losses: dict[str, float], seconds: float) -> None:
-        run.record("epoch", phase="warm-up", epoch=epoch, losses=losses, seconds=round(seconds, 2))
+        run.record("epoch", phase=phase, epoch=epoch, losses=losses, seconds=round(seconds, 2))
         parts = "  ".join(f"{name} {value:.4f}" for name, value in losses.items())
-        LOGGER.info("warm-up epoch %d/%d: %s (%.0f s)", epoch + 1, schedule.max_epoch, parts, seconds)
+        LOGGER.info("%s epoch %d/%d: %s (%.0f s)", phase, epoch + 1, epochs, parts, seconds)
 
     return Trainer(
-        WarmUpTask(model),
-        model.parameter_groups(schedule.init_lr, config.train.weight_decay),
+        task,
+        task.model.parameter_groups(schedule.init_lr, config.train.weight_decay),
         batches,
         schedule,
-        Place("warm-up"),
+        Place(phase),
         run,
         machine,
-        config.captioner_directory / "warm_up_state.pth",
+        state_path,
         seed=config.seed,
         on_epoch=on_epoch,
         log_every=config.train.log_every,
         save_minutes=config.train.save_minutes,
     )
+
+
+def _material(config: Config, dataset: PedesDataset, model: Method) -> tuple[ImageFeed, Pairs]:
+    """The images and pairs to learn from, every image its own class."""
+    if supervised(config):
+        material = supervised_material(dataset, config)
+        images, owners, captions = material.images, material.owners, material.captions
+    else:
+        path = config.caption_directory / PRE_CAPTIONS
+        # Imported captions of stage C come without those of stage A.
+        records = load_pre_captions(path) if path.exists() else load_captions(path.with_name(CAPTIONS))
+        images = sorted(records.keys() & set(training_images(dataset)))
+        owners = np.repeat(np.arange(len(images)), 2)
+        captions = [
+            training_caption(text)
+            for image in images
+            for text in (records[image].base_caption, records[image].styled_caption)
+        ]
+    feed = ImageFeed.of([dataset.image_root / image for image in images], config)
+    return feed, Pairs(owners, model.prepare(captions), owners)

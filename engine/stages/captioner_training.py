@@ -75,7 +75,7 @@ def train_captioner(context: Context) -> None:
         distributed.barrier()
         if distributed.is_main():
             state_path.unlink(missing_ok=True)
-            warm_up.warm_up_path(config).unlink(missing_ok=True)
+            warm_up.forget(config)
         distributed.barrier()
     run = Run(directory, "log.txt", context.stop)
     model, batches = _prepare(context, dataset, run)

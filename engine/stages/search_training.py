@@ -69,6 +69,8 @@ def train_search(context: Context) -> None:
             shutil.rmtree(directory / name, ignore_errors=True)
         for name in ("best.pth", "metrics.jsonl"):
             (directory / name).unlink(missing_ok=True)
+        if supervised(config):  # that of generated captions belongs to those
+            warm_up.forget(config)
     distributed.barrier()
     if distributed.is_main():
         save_config(config, directory / "config.yaml")
@@ -109,7 +111,7 @@ class SearchTraining:
         self.tokenizer = open_tokenizer(self.config, self.material.texts(), self.material.tokenizer_directory)
         self.feed = ImageFeed.of([dataset.image_root / image for image in self.material.images], self.config)
         self.val: Split | None = open_split(dataset, "val", self.config, self.config.model.image_size)
-        wanted = not self.supervised and warm_up.is_wanted(self.config)
+        wanted = warm_up.is_wanted(self.config)
         self.start = warm_up.warm_up(context, dataset, self.tokenizer, run) if wanted else None
         self.best = self.directory / "best.pth"
         self.states = self.directory / "train"

@@ -23,7 +23,9 @@ from models.backbones.linear import Linear
 
 LAYER_NORM_EPS = 1e-12
 MAX_POSITIONS = 512
-INITIAL_STD = 0.02
+# BERT's 0.02 is made for a width of 768. A narrower stack with it says so little at first that it hardly learns:
+# the spread of what a layer adds is kept instead (docs/demo_results.md measures it).
+INITIAL_STD, INITIAL_WIDTH = 0.02, 768
 
 KeyValue = tuple[Tensor, Tensor]
 Runs = list[tuple[int, int, int]]  # an image, the first text that looks at it, and the first that does not
@@ -254,7 +256,7 @@ class TextStack(nn.Module):
         self.shape = shape
         self.embeddings = _Embeddings(shape)
         self.encoder = _Encoder(shape)
-        self.apply(_initialise)
+        self.apply(partial(_initialise, width=shape.width))
 
     def forward(
         self,
@@ -348,18 +350,19 @@ class TextDecoder(nn.Module):
         super().__init__()
         self.bert = TextStack(shape)
         self.cls = _WordHead(shape, self.bert.embeddings.word_embeddings)
-        self.cls.predictions.transform.apply(_initialise)
+        self.cls.predictions.transform.apply(partial(_initialise, width=shape.width))
 
     def word_logits(self, hidden: Tensor) -> Tensor:
         """Hidden states (..., width) to logits over the vocabulary (..., vocab_size)."""
         return self.cls.predictions(hidden)
 
 
-def _initialise(module: nn.Module) -> None:
-    """BERT's: normal weights of standard deviation 0.02, zero biases and a zero padding embedding."""
-    if isinstance(module, nn.Linear | nn.Embedding):
-        nn.init.normal_(module.weight, std=INITIAL_STD)
+def _initialise(module: nn.Module, width: int) -> None:
+    """BERT's at its width: normal weights of standard deviation 0.02, zero biases and a zero padding embedding."""
     if isinstance(module, nn.Linear):
+        nn.init.normal_(module.weight, std=INITIAL_STD * (INITIAL_WIDTH / width) ** 0.5)
         nn.init.zeros_(module.bias)
-    if isinstance(module, nn.Embedding) and module.padding_idx is not None:
-        nn.init.zeros_(module.weight[module.padding_idx].detach())
+    if isinstance(module, nn.Embedding):
+        nn.init.normal_(module.weight, std=INITIAL_STD)
+        if module.padding_idx is not None:
+            nn.init.zeros_(module.weight[module.padding_idx].detach())

@@ -86,6 +86,15 @@ class TextBatch:
         used = int(self.mask.any(0).sum())
         return self if used == self.ids.shape[1] else self._map(lambda tensor: tensor[:, :used], None)
 
+    def without(self, dropped: Tensor) -> TextBatch:
+        """Without the tokens at `dropped` (B, L) bool: those after them move up. The first and the last token stay."""
+        last = self.mask.sum(1, keepdim=True) - 1
+        columns = torch.arange(self.ids.shape[1], device=self.ids.device)
+        kept = self.mask & (~dropped | (columns == 0) | (columns == last))
+        order = (~kept).long().argsort(dim=1, stable=True)
+        mask = kept.gather(1, order)
+        return self._map(lambda tensor: tensor.gather(1, order) * mask.to(tensor.dtype), None).trim()
+
     def with_extras(self, **extras: Tensor) -> TextBatch:
         """The same captions with these (B, L) tensors besides the extras there are."""
         return TextBatch(self.ids, self.mask, {**self.extras, **extras}, self.full)

@@ -43,9 +43,16 @@ class Method(nn.Module, ABC):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Named, weighted scalars; the loop sums them. Their mean over processes is the global batch's loss."""
 
-    def warm_up_losses(self, batch: Batch) -> dict[str, Tensor]:
-        """The losses of a warm-up, where every image is its own class; all of them unless a method says otherwise."""
+    def warm_up_losses(self, batch: Batch, matching: bool) -> dict[str, Tensor]:
+        """The losses of a warm-up, where every image is its own class; all of them unless a method says otherwise.
+
+        Args:
+            matching: whether this part of the warm-up teaches matching, too.
+        """
         return self.losses(batch)
+
+    def start_matching(self) -> None:
+        """Called when a warm-up, having trained the encoders, goes on to matching."""
 
     def set_identities(self, count: int) -> None:
         """Called before training starts on labels 0 .. count - 1; for methods that classify them."""

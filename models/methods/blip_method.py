@@ -34,13 +34,13 @@ class Encoded:
 
 @dataclass
 class MatchingPairs:
-    """This process's 3b pairs: the positives, each text with its hardest image, each image with its hardest text."""
+    """This process's P pairs, matching and not; 3b of `matching_pairs`, 2b of `shifted_pairs`."""
 
-    texts: TextBatch  # 3b
+    texts: TextBatch  # P
     image_tokens: Tensor  # (M, N, D), each image once
-    image_index: Tensor  # (3b,) which of them a pair looks at
-    targets: Tensor  # (3b,) 1 for a match
-    weights: Tensor  # (3b,) 0 where a sample has no negative
+    image_index: Tensor  # (P,) which of them a pair looks at
+    targets: Tensor  # (P,) 1 for a match
+    weights: Tensor  # (P,) 0 where a sample has no negative
     total: Tensor  # how many pairs there are in the global batch, divided by the number of processes
 
 
@@ -65,13 +65,45 @@ class BlipMethod(Method, BlipRetrieval):
         """NDF over the global batch: the same number in every process."""
         return ndf_loss(encoded.all_image_features, encoded.all_text_features, encoded.all_labels)
 
-    def warm_up_losses(self, batch: Batch) -> dict[str, Tensor]:
-        """The global loss alone: where every image is its own class, the hardest negative is often the same person, and
-        the steps that matching would cost teach the encoders more."""
-        return {"ndf": self.global_loss(self.encode(batch))}
+    def warm_up_losses(self, batch: Batch, matching: bool) -> dict[str, Tensor]:
+        """The global loss, and with `matching` ITM against other images of the batch, whichever they are.
+
+        Not against the hardest: cross-attention that starts at random learns nothing from negatives which resemble the
+        positive in nearly everything, and where every image is its own class the hardest are often the same person.
+        """
+        encoded = self.encode(batch)
+        losses = {"ndf": self.global_loss(encoded)}
+        if matching:
+            pairs = self.shifted_pairs(batch, encoded)
+            losses["itm"] = self.matching_loss(pairs, self.match_pairs(pairs))
+        return losses
+
+    @torch.no_grad()
+    def start_matching(self) -> None:
+        """[ENC], which no unimodal text has, begins as [CLS], which has learnt to sum up a text."""
+        words = self.text_encoder.embeddings.word_embeddings.weight
+        words[self.tokenizer.enc_id] = words[self.tokenizer.cls_id]
+
+    def shifted_pairs(self, batch: Batch, encoded: Encoded) -> MatchingPairs:
+        """Positives, and each text with the next image of the global batch: 2b pairs of this process."""
+        world, size = self.world, len(batch)
+        own = torch.arange(world.rank * size, (world.rank + 1) * size, device=batch.labels.device)
+        labels = encoded.all_labels
+        shifted = (own + 1) % len(labels)
+        other = labels != labels.roll(-1)
+        images, own_image, next_image = _pool_images(encoded.image_tokens, own, shifted, world)
+        positive = torch.ones_like(own)
+        return MatchingPairs(
+            texts=TextBatch.cat([batch.texts, batch.texts]),
+            image_tokens=images,
+            image_index=torch.cat([own_image, next_image]),
+            targets=torch.cat([positive, torch.zeros_like(own)]),
+            weights=torch.cat([positive, other[own]]),
+            total=size + other.sum() / world.size,
+        )
 
     def matching_pairs(self, batch: Batch, encoded: Encoded) -> MatchingPairs:
-        """Positives and both kinds of hardest negatives; the negatives may be of any process."""
+        """The positives, each text with its hardest image, each image with its hardest text, of any process."""
         world, size = self.world, len(batch)
         own = torch.arange(world.rank * size, (world.rank + 1) * size, device=batch.labels.device)
         similarity = _similarity(encoded.all_text_features, encoded.all_image_features)

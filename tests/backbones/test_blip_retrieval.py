@@ -8,7 +8,7 @@ import torch
 from models.backbones.attention import attend
 from models.backbones.blip import BlipRetrieval
 from models.backbones.sizes import SIZES, size_named
-from models.backbones.text import runs_of
+from models.backbones.text import TextShape, TextStack, runs_of
 from models.backbones.tokenizer import TextBatch
 
 
@@ -202,3 +202,13 @@ def test_bad_input_is_refused(model, images, captions, tokenizer):
         model.match(captions[:2], tokens)
     with pytest.raises(ValueError, match="pair up"):
         model.match(captions, tokens, torch.tensor([0]))
+
+
+@pytest.mark.parametrize(("width", "spread"), [(768, 0.02), (128, 0.02 * 6**0.5)])
+def test_a_narrow_text_stack_begins_as_loud_as_berts(width, spread):
+    torch.manual_seed(0)
+    stack = TextStack(TextShape(60, width, 1, 4, 2 * width, 64))
+    for name, weight in stack.named_parameters():
+        if weight.ndim == 2:
+            expected = 0.02 if name.startswith("embeddings.") else spread
+            assert weight[1:].std().item() == pytest.approx(expected, rel=0.05), name

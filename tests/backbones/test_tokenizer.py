@@ -222,3 +222,16 @@ def test_a_trained_vocabulary_has_no_piece_that_its_captions_do_not_use(captions
     tokenizer = BlipTokenizer.train(captions, tmp_path, vocab_size=400)
     used = set(tokenizer(captions).ids.flatten().tolist()) | set(tokenizer.special_ids)
     assert used >= set(range(tokenizer.vocab_size))
+
+
+def test_dropped_tokens_close_up_and_extras_follow():
+    ids = torch.tensor([[2, 11, 12, 13, 3], [2, 21, 3, 0, 0]])
+    mask = ids > 0
+    texts = TextBatch(ids, mask, {"units": ids * 10, "upper": mask & (ids % 2 == 1)})
+    dropped = torch.tensor([[True, False, True, False, True], [False, True, True, True, True]])
+    left = texts.without(dropped)
+    assert left.ids.tolist() == [[2, 11, 13, 3], [2, 3, 0, 0]]
+    assert left.mask.tolist() == [[True] * 4, [True, True, False, False]]
+    assert left.extras["units"].tolist() == [[20, 110, 130, 30], [20, 30, 0, 0]]
+    assert left.extras["upper"].tolist() == [[False, True, True, True], [False, True, False, False]]
+    assert left.extras["upper"].dtype == torch.bool

@@ -38,7 +38,7 @@ def test_every_variant_is_a_configuration_of_its_own():
     assert runs["no-local-seed0"].config.model.options == {"local_weight": 0}
     assert runs["base-captions-seed0"].config.train.captions == ["base", "base"]
     assert runs["warm-up-seed0"].config.train.rounds == 0
-    epochs = plain.train.warm_up.max_epoch + plain.train.rounds * plain.train.max_epoch
+    epochs = plain.train.rounds * plain.train.max_epoch
     labels = runs["labels-seed0"].config
     assert (labels.train.supervision, labels.train.max_epoch) == ("labels", epochs)
     assert runs["tsn-seed0"].config.model.method == "tsn"

@@ -129,3 +129,23 @@ def test_seeds_are_distinct_and_known_for_ever():
     assert len(np.unique(seeds)) == 10_000
     assert (seeds >= 0).all()
     assert sample_seeds(seed_of("x"), np.array([17]))[0] == seeds[17]
+
+
+def test_words_are_left_out_by_sample_and_epoch_and_the_ends_stay(make, pairs):
+    plain, short = make(), make()
+    short.words = 0.5
+    lost = 0
+    for whole, part in zip(plain.epoch(3), short.epoch(3), strict=True):
+        assert torch.equal(whole.images, part.images)
+        for row in range(len(whole)):
+            all_ids = whole.texts.ids[row][whole.texts.mask[row]].tolist()
+            left = part.texts.ids[row][part.texts.mask[row]].tolist()
+            rest = iter(all_ids)
+            assert all(token in rest for token in left), "in the same order"
+            assert (left[0], left[-1]) == (all_ids[0], all_ids[-1])
+            lost += len(all_ids) - len(left)
+    inner = sum(int(batch.texts.mask.sum()) - 2 * len(batch) for batch in plain.epoch(3))
+    assert 0.3 < lost / inner < 0.7
+    again = make()
+    again.words = 0.5
+    assert_equal(joined(list(again.epoch(3))), joined(list(short.epoch(3))))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from engine.config import Config
@@ -9,6 +10,7 @@ from engine.warm_up import is_wanted, start_captioner
 from models import build_model
 from models.backbones.captioner import BlipCaptioner
 from models.backbones.tokenizer import BlipTokenizer
+from models.batch import Batch, TrainingCaption
 
 
 def test_it_is_wanted_where_there_are_no_weights_and_epochs_are_given():
@@ -38,13 +40,35 @@ def test_the_captioner_takes_what_blip_shares_and_keeps_its_own_self_attention(t
     assert not any(".attention." in name and name.startswith("text_decoder.") for name in taken)
 
 
-def test_a_warm_up_trains_on_the_global_loss_alone(tmp_path):
-    from models.batch import Batch, TrainingCaption
-
-    tokenizer = BlipTokenizer.train(["a man in a red jacket", "a woman in a blue dress"], tmp_path)
+@pytest.fixture
+def warming(tmp_path):
+    """A model and a batch of four pairs; the second and the third are of one image."""
+    words = ["a man in red", "a woman in blue", "the woman wears a dress", "a man"]
+    tokenizer = BlipTokenizer.train(words, tmp_path)
     model = build_model("pspd", size="tiny", image_size=(32, 16), tokenizer=tokenizer, dropout=0.0).eval()
-    texts = model.prepare([TrainingCaption("a man in red"), TrainingCaption("a woman in blue")])
-    batch = Batch(torch.randn(2, 3, 32, 16), texts, torch.arange(2))
-    warm = model.warm_up_losses(batch)
-    assert list(warm) == ["ndf"]
-    torch.testing.assert_close(warm["ndf"], model.losses(batch)["ndf"])
+    texts = model.prepare([TrainingCaption(text) for text in words])
+    images = torch.randn(4, 3, 32, 16, generator=torch.Generator().manual_seed(0))
+    return model, Batch(images, texts, torch.tensor([7, 3, 3, 5]))
+
+
+def test_a_warm_up_begins_with_the_global_loss_alone(warming):
+    model, batch = warming
+    losses = model.warm_up_losses(batch, matching=False)
+    assert list(losses) == ["ndf"]
+    torch.testing.assert_close(losses["ndf"], model.losses(batch)["ndf"])
+
+
+def test_matching_is_learnt_against_the_next_image_of_the_batch(warming):
+    model, batch = warming
+    losses = model.warm_up_losses(batch, matching=True)
+    assert list(losses) == ["ndf", "itm"]
+    tokens, _ = model.encode_images(batch.images)
+    log_odds = []
+    for text in range(4):
+        for image, answer in ((text, 1), ((text + 1) % 4, 0)):
+            if answer == 0 and batch.labels[text] == batch.labels[image]:
+                continue  # another text of the same image is no negative
+            logits = model.match(batch.texts[[text]].trim(), tokens[[image]])[0]
+            log_odds.append(logits.log_softmax(0)[answer])
+    assert len(log_odds) == 4 + 3
+    torch.testing.assert_close(losses["itm"], -torch.stack(log_odds).mean())

@@ -28,12 +28,12 @@ LABELS = {"mixed": [0, 0, 1, 2, 1, 0], "two": [5, 5, 5, 5, 5, 1], "one": [3, 3, 
 class Task(nn.Module):
     """A method whose losses are its forward pass, which is what torch's wrapper can average gradients of."""
 
-    def __init__(self, model: Method) -> None:
+    def __init__(self, model: Method, warming: bool = False) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.warming = model, warming
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        return self.model.losses(batch)
+        return self.model.warm_up_losses(batch, matching=True) if self.warming else self.model.losses(batch)
 
 
 def step(task: nn.Module, model: Method, batch: Batch) -> dict[str, dict[str, Tensor]]:
@@ -41,7 +41,8 @@ def step(task: nn.Module, model: Method, batch: Batch) -> dict[str, dict[str, Te
     model.zero_grad()
     losses = task(batch)
     sum(losses.values()).backward()
-    gradients = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+    reached = ((name, parameter.grad) for name, parameter in model.named_parameters())
+    gradients = {name: gradient.clone() for name, gradient in reached if gradient is not None}
     return {"losses": {name: loss.detach() for name, loss in losses.items()}, "gradients": gradients}
 
 
@@ -58,6 +59,11 @@ def share(rank: int, size: int, directory: Path) -> dict[str, dict[str, dict[str
         task = nn.parallel.DistributedDataParallel(Task(model), broadcast_buffers=False)
         for name, labels in LABELS.items():
             results[f"{method} {name}"] = step(task, model, example.batch(model, labels, rows, torch.float64))
+    model = example.model("pspd", words).double()
+    model.world = DistributedWorld()
+    task = nn.parallel.DistributedDataParallel(Task(model, warming=True), find_unused_parameters=True)
+    for name, labels in LABELS.items():
+        results[f"warm-up {name}"] = step(task, model, example.batch(model, labels, rows, torch.float64))
     torch.distributed.destroy_process_group()
     return results
 

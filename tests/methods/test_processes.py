@@ -48,10 +48,12 @@ def shares(tmp_path_factory):
 @pytest.mark.integration
 @pytest.mark.parametrize("size", SIZES)
 def test_same_losses_and_gradients(size, words, shares):
-    for method in example.all_methods():
-        model = example.model(method, words).double()
+    for method in [*example.all_methods(), "warm-up"]:
+        warming = method == "warm-up"
+        model = example.model("pspd" if warming else method, words).double()
         for name, labels in LABELS.items():
-            whole = step(Task(model), model, example.batch(model, labels, dtype=torch.float64))
+            batch = example.batch(model, labels, dtype=torch.float64)
+            whole = step(Task(model, warming), model, batch)
             for share in shares[size]:
                 torch.testing.assert_close(
                     share[f"{method} {name}"]["gradients"], whole["gradients"], **CLOSE

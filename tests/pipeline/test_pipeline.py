@@ -406,3 +406,15 @@ def test_the_whole_command(tmp_path, messages):
         wrong = train(*arguments)
         assert wrong.returncode == 2
         assert words in wrong.stderr
+
+
+def test_a_warm_up_learns_matching_in_its_second_part(finished):
+    events = (finished.config.captioner_directory / "metrics.jsonl").read_text("utf-8").splitlines()
+    epochs = [event for event in map(json.loads, events) if event["event"] == "epoch"]
+    learnt = [(event["phase"], set(event["losses"])) for event in epochs]
+    assert learnt == [
+        ("warm-up", {"ndf"}),
+        ("warm-up-matching", {"ndf", "itm"}),
+        ("pre_train", {"language"}),
+    ]
+    assert not list(finished.config.captioner_directory.glob("*state*"))
