@@ -193,14 +193,15 @@ class Trainer:
         sums = dict(zip(names, totals.tolist(), strict=True))
         for name, total in sums.items():
             if not math.isfinite(total):
-                kept = (
-                    f"the last good state is {self.state_path}" if self.has_state else "nothing was saved yet"
-                )
-                raise DivergedError(
-                    f"The loss '{name}' is no longer a finite number ({self.place.phase}); {kept}. "
-                    "Lower the learning rate (init_lr) or use --set runtime.precision=fp32."
-                )
+                raise self._diverged(f"The loss '{name}'")
         return sums
+
+    def _diverged(self, what: str) -> DivergedError:
+        kept = f"the last good state is {self.state_path}" if self.has_state else "nothing was saved yet"
+        return DivergedError(
+            f"{what} is no longer a finite number ({self.place.phase}); {kept}. "
+            "Lower the learning rate (init_lr) or use --set runtime.precision=fp32."
+        )
 
     def _means(self) -> dict[str, float]:
         """The mean losses of the epoch so far, of the global batch; raises as ``_sums`` does."""
@@ -217,9 +218,13 @@ class Trainer:
             raise Interrupted(f"Stopped in {self.place.phase}, epoch {epoch + 1}, step {step}.")
 
     def _save(self, epoch: int, step: int) -> None:
-        """Write the state, unless a loss is no number; every process must call it at the same step."""
+        """Write the state, unless a loss or a weight is no number; every process must call it at the same step."""
         self.saved_at = time.monotonic()
         sums = self._sums() if self.losses else {}
+        # The last step's loss may be a number and what it did to the weights none.
+        for name, weight in self.task.named_parameters():
+            if not bool(torch.isfinite(weight).all()):
+                raise self._diverged(f"The weight '{name}'")
         self.has_state = True
         if not distributed.is_main():
             return

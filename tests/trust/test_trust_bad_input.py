@@ -150,7 +150,7 @@ CASES = {
     "a loss that is no number": Case(
         "train",
         nothing,
-        ("train.init_lr=1e30", "train.max_epoch=4"),
+        ("train.init_lr=1e39", "train.max_epoch=4"),
         ("no longer a finite number", "init_lr"),
     ),
     "a folder that nobody named": Case(
@@ -198,10 +198,13 @@ def test_a_diverged_run_keeps_its_last_good_state_and_names_none_that_is_not_the
     ready.go_back("ready")
     ready.config.write_text((ready.root / "ready.yaml").read_text("utf-8"), "utf-8")
     state = ready.work / RUN / "train" / "last.pth"
-    settings = ("--set", "train.init_lr=1e30", "train.max_epoch=4")
-    process = ready.start("train", *settings, "train.save_minutes=10")
+    # The first loss is still a number; its step leaves weights that are none.
+    process = ready.start(
+        "train", "--set", "train.init_lr=1e39", "train.max_epoch=4", "train.save_minutes=10"
+    )
     assert process.wait() == 1
     sentence = process.said().splitlines()[-1]
+    assert "no longer a finite number" in sentence
     assert state.exists() == (str(state) in sentence) == ("nothing was saved yet" not in sentence)
     if state.exists():
         weights = checkpoints.load(state)["model"]
