@@ -147,8 +147,7 @@ class WarmUpConfig(Section):
     """Training on generated pairs, every image its own class, where there are no pre-trained weights."""
 
     max_epoch: Count = 0
-    matching_epochs: Count = 0  # after those, with matching and on whole captions
-    word_dropout: Fraction = 0.0  # of a caption's words are left out, others in every epoch
+    matching_epochs: Count = 0  # after those, with matching
     init_lr: Rate = 1e-4
     lr_warmup_steps: Count = 0
 
@@ -170,6 +169,9 @@ class TrainConfig(Section):
     evaluate_every: Positive = 1  # epochs between evaluations on val
     random_erasing: Fraction = 0.5
     crop_padding: Count = 10  # pixels
+    word_dropout: Fraction = (
+        0.0  # of a caption's words are left out where features are learnt from it, not in matching
+    )
     log_every: Positive = 10  # steps
     save_minutes: Annotated[float, Field(gt=0)] = 10.0
 

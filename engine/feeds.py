@@ -96,7 +96,7 @@ class PairBatches:
     Args:
         batch_size: the GLOBAL batch; each of ``world.size`` processes gets an equal share.
         name: what is being trained (part of every seed).
-        words: the probability with which a word of a caption is left out.
+        words: the probability with which a word is left out of a caption that features are learnt from.
     """
 
     def __init__(
@@ -149,12 +149,12 @@ class PairBatches:
             erase=self.erasing,
         )
         labels = torch.from_numpy(self.pairs.labels[chosen].astype(np.int64))
-        return Batch(images, self._texts(epoch, chosen), labels, torch.from_numpy(seeds))
-
-    def _texts(self, epoch: int, chosen: np.ndarray) -> TextBatch:
-        """The captions at ``chosen``, without the words that this epoch leaves out."""
         texts = self.pairs.texts[torch.from_numpy(chosen)].trim()
+        return Batch(images, texts, labels, torch.from_numpy(seeds), self._shortened(texts, epoch, chosen))
+
+    def _shortened(self, texts: TextBatch, epoch: int, chosen: np.ndarray) -> TextBatch | None:
+        """The captions of the samples at ``chosen`` without the words that this epoch leaves out."""
         if not self.words:
-            return texts
+            return None
         seeds = sample_seeds(seed_of(self.seed, self.name, "words", epoch), chosen)
         return texts.without(uniform(torch.from_numpy(seeds), texts.ids.shape[1]) < self.words)

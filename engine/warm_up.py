@@ -124,7 +124,7 @@ def start_captioner(captioner: BlipCaptioner, weights: dict[str, Tensor]) -> Non
 
 
 def _train(context: Context, model: Method, dataset: PedesDataset, run: Run) -> None:
-    """First the encoders by the global loss, on captions with words left out; then, on whole captions, matching as well."""
+    """First the encoders by the global loss; then matching as well."""
     config, settings = context.config, context.config.train.warm_up
     material = _material(config, dataset, model)
     first, second = _state_paths(config)
@@ -155,7 +155,7 @@ def _trainer(
         name=phase,
         erasing=config.train.random_erasing,
         padding=config.train.crop_padding,
-        words=0.0 if task.matching else settings.word_dropout,
+        words=config.train.word_dropout,
     )
 
     def on_epoch(epoch: int, losses: dict[str, float], seconds: float) -> None:

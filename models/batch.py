@@ -29,12 +29,19 @@ class Batch:
         labels: (B,) int64, identities or pseudo labels, comparable over all processes.
         seeds: (B,) int64, one per sample and epoch; what a method draws at random for a sample follows from its seed
             alone. None: the method draws nothing or takes seed 0.
+        shortened: the same captions with some words left out, which features are learnt from; None: the captions.
     """
 
     images: Tensor
     texts: TextBatch
     labels: Tensor
     seeds: Tensor | None = None
+    shortened: TextBatch | None = None
+
+    @property
+    def feature_texts(self) -> TextBatch:
+        """The texts that features are learnt from."""
+        return self.texts if self.shortened is None else self.shortened
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -46,4 +53,5 @@ class Batch:
             self.texts.to(device, non_blocking=non_blocking),
             self.labels.to(device, non_blocking=non_blocking),
             None if self.seeds is None else self.seeds.to(device, non_blocking=non_blocking),
+            None if self.shortened is None else self.shortened.to(device, non_blocking=non_blocking),
         )

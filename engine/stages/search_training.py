@@ -198,6 +198,7 @@ class SearchTraining:
             name=place.phase,
             erasing=settings.random_erasing,
             padding=settings.crop_padding,
+            words=settings.word_dropout,
         )
 
         def on_epoch(epoch: int, losses: dict[str, float], seconds: float) -> None:

@@ -53,7 +53,7 @@ class BlipMethod(Method, BlipRetrieval):
     def encode(self, batch: Batch) -> Encoded:
         """Both encoders on this process's share, and the features and labels of all processes."""
         image_tokens, image_features = self.encode_images(batch.images)
-        text_tokens, text_features = self.encode_texts(batch.texts)
+        text_tokens, text_features = self.encode_texts(batch.feature_texts)
         both = self.world.all_gather(torch.cat([image_features, text_features], dim=1))
         all_image, all_text = both.chunk(2, dim=1)
         all_labels = self.world.all_gather(batch.labels)

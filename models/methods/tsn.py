@@ -45,7 +45,7 @@ class TSN(BlipMethod):
             raise ValueError("TSN classifies identities: call set_identities(count) before training.")
         encoded = self.encode(batch)
         pairs = self.matching_pairs(batch, encoded)
-        fused = self.fuse(encoded.image_tokens, encoded.text_tokens, batch.texts.mask)
+        fused = self.fuse(encoded.image_tokens, encoded.text_tokens, batch.feature_texts.mask)
         identity = identity_loss(self.classifier(fused), self.classifier(encoded.text_features), batch.labels)
         return {
             "ndf": self.global_loss(encoded),

@@ -31,7 +31,8 @@ train:
   init_lr: 5.0e-4
   k_test: 4
   crop_padding: 2
-  warm_up: {{max_epoch: 1, matching_epochs: 1, word_dropout: 0.2, init_lr: 1.0e-3}}
+  word_dropout: 0.2
+  warm_up: {{max_epoch: 1, matching_epochs: 1, init_lr: 1.0e-3}}
 cluster: {{min_samples: 2, ratio: 0.1, k1: 6, k2: 2}}
 correction: {{k_tests: 6, k: 4}}
 test: {{k_test: 4, rank_lists: 2}}
