@@ -127,6 +127,7 @@ class PreTrainConfig(Section):
     max_epoch: Positive = 10
     batch_size: Positive = 32
     label_smoothing: Fraction = 0.1
+    dropout: Fraction | None = None  # of the captioner's text stack; none: model.dropout
 
 
 class GenTextConfig(Section):

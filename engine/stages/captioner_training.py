@@ -131,7 +131,7 @@ def _prepare(context: Context, dataset: PedesDataset, run: Run) -> tuple[BlipCap
         tokenizer,
         vit_grad_ckpt=config.model.vit_grad_ckpt,
         vit_ckpt_layer=config.model.vit_ckpt_layer,
-        dropout=config.model.dropout,
+        dropout=config.model.dropout if config.pre_train.dropout is None else config.pre_train.dropout,
     )
     if config.pre_train.pretrained:
         LOGGER.info("%s", load_blip(model, Path(config.pre_train.pretrained)))
