@@ -29,7 +29,10 @@ BROUGHT_ALONG = {"huggingface_hub"}  # by transformers and timm
 MACHINE_PATH = re.compile(
     r"(?<![\w./:~$}>-])/(?:" + "|".join(["home", "Users", "root", "work", "mnt", "tmp"]) + r")/\w"
 )
-OPTION_OF_OTHERS = {"--nproc-per-node"}  # torchrun's
+OPTION_OF_OTHERS = {  # torchrun's, then sbatch's
+    "--nproc-per-node",
+    *("--nodes", "--gpus-per-node", "--signal", "--time", "--account", "--partition"),
+}
 
 
 @cache
