@@ -42,10 +42,11 @@ def evaluate_run(context: Context) -> None:
     Raises:
         UserError: no checkpoint, one of another method, no such split, or a damaged data set.
     """
+    config = context.config
+    dataset = open_dataset(config)  # by all: whoever draws the demo waits for the others here
     if not distributed.is_main():
         distributed.barrier()
         return
-    config = context.config
     directory = config.run_directory
     run = Run(directory, "log.txt", context.stop)
     path = context.arguments.checkpoint or directory / "best.pth"
@@ -56,7 +57,6 @@ def evaluate_run(context: Context) -> None:
             f"results would stand in the wrong place. Give the method's own file, configs/methods/{content['method']}.yaml."
         )
     model = model.to(context.machine.device)
-    dataset = open_dataset(config)
     split = open_split(dataset, config.test.split, config, tuple(content["image_size"]))
     if split is None:
         LOGGER.info(

@@ -17,12 +17,13 @@ from tests.trust.tiny_runs import TinyRun, differences
 
 pytestmark = pytest.mark.integration
 STEPS = 20
-RUN = ("model.dropout=0", "train.batch_size=8", "train.init_lr=1e-4", "train.evaluate_every=100")
+RUN = ("model.dropout=0", "train.init_lr=5e-6", "train.evaluate_every=100")
 TSN = ("train.captions=[base]", "correction.enabled=false", "cluster.ratio=0.05")
 METHODS = {
-    "pspd": ("train.max_epoch=10", "train.rounds=2"),
-    "tsn": ("train.max_epoch=10", "train.rounds=2", *TSN),
-    "cada": ("train.max_epoch=10",),
+    # At most 40 pairs: one step in an epoch, however many images cluster.
+    "pspd": ("train.max_epoch=10", "train.rounds=2", "train.batch_size=32"),
+    "tsn": ("train.max_epoch=10", "train.rounds=2", "train.batch_size=8", *TSN),
+    "cada": ("train.max_epoch=20", "train.batch_size=16", "train.warm_up.init_lr=5e-6"),
 }
 
 
@@ -95,12 +96,18 @@ def counted(name: str, tensor: torch.Tensor) -> torch.Tensor:
 
 
 def check_same(one: Trained, two: Trained) -> None:
-    assert len(one.losses()) == len(two.losses()) == STEPS
+    assert len(one.losses()) == len(two.losses()) >= STEPS
     for step, (first, second) in enumerate(zip(one.losses(), two.losses(), strict=True)):
-        assert second == pytest.approx(first, abs=2e-5), step  # five decimals are logged
-    for name, weight in one.weights.items():
-        apart = counted(name, weight) - counted(name, two.weights[name])
-        assert apart.numel() == 0 or apart.abs().max() < 1e-5, name
+        assert second == pytest.approx(first, rel=1e-5, abs=2e-5), step  # five decimals are logged
+    apart = torch.cat(
+        [
+            (counted(name, weight) - counted(name, two.weights[name])).abs().flatten()
+            for name, weight in one.weights.items()
+        ]
+    )
+    assert apart.max() < 1e-5
+    # Rounding reaches few: Adam makes a whole step of the smallest gradient. A wrong gradient would move all.
+    assert (apart > 1e-6).float().mean() < 1e-3
     assert one.labels() == two.labels()
     assert one.results() == two.results()
 
@@ -154,6 +161,7 @@ def test_a_mistake_on_two_processes_is_a_sentence_on_both(captioned):
         "train",
         *settings("pspd", "mistaken"),
         "cluster.eps=1e-9",
+        "cluster.min_samples=19",
         NPROC=2,
         MASTER_PORT=free_port(),
     )
