@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
@@ -29,6 +30,13 @@ CALLS = {
 
 
 def run(name: str, arguments: str, monkeypatch) -> None:
+    if name == "evaluation_memory":  # it measures the peak of its whole process, tests before it included
+        subprocess.run(
+            [sys.executable, "-m", f"benchmarks.{name}", *arguments.split()],
+            cwd=BENCHMARKS.parent,
+            check=True,
+        )
+        return
     monkeypatch.setattr(sys, "argv", [f"{name}.py", *arguments.split()])
     runpy.run_path(str(BENCHMARKS / f"{name}.py"), run_name="__main__")
 
