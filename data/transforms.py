@@ -14,13 +14,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from data.images import MEAN, STD
+from data.kernels import augment_planes
 
 __all__ = ["MEAN", "STD", "augment", "erase_boxes", "normalise", "scaled_pad", "uniform"]
 
 ERASE_SCALE = (0.02, 0.4)
 ERASE_RATIO = (0.3, 3.3)
 _ERASE_ATTEMPTS = 10
-_BLOCK_BYTES = 2**20
 
 # One number per kind of draw. Changing them changes every augmented image, and with them every pinned result.
 _FLIP, _TOP, _LEFT, _ERASE, _ERASE_TOP, _ERASE_LEFT, _FIRST_ATTEMPT = range(7)
@@ -34,18 +34,20 @@ _MIX_2 = 0x94D049BB133111EB - 2**64
 def normalise(images: Tensor) -> Tensor:
     """(B, H, W, 3) uint8 -> (B, 3, H, W) float32 with BLIP's mean and standard deviation, on the images' device."""
     result = _empty_like(images)
-    for block in _blocks(images):
-        _standardise(_planes(images[block]), result[block])
-    return result
+    if images.is_cuda:
+        return _standardise(_planes(images), result)
+    plan = torch.zeros(len(images), 7, dtype=torch.int64)
+    return _in_one_pass(_planes(images), plan, 0, result)
 
 
 def augment(images: Tensor, seeds: Tensor, *, pad: int = 10, flip: float = 0.5, erase: float = 0.5) -> Tensor:
     """Training pixels: flip, pad and random crop, normalise, random erasing.
 
-    images (B, H, W, 3) uint8 (fastest where they lie in memory as planes, as the cache's do), seeds (B,) int64 -> (B, 3, H, W) float32 on the images' device. `pad` black pixels are
-    added on every side before the crop back to H x W. `flip` and `erase` are probabilities; an erased box covers 2 to
-    40 % of the image with a height to width ratio of 0.3 to 3.3 and becomes zero, the mean colour (Zhong et al.,
-    Random Erasing Data Augmentation, AAAI 2020). Each row depends on its own image and seed only.
+    images (B, H, W, 3) uint8 (fastest where they lie in memory as planes, as the cache's do), seeds (B,) int64 ->
+    (B, 3, H, W) float32 on the images' device. `pad` black pixels are added on every side before the crop back to H x W.
+    `flip` and `erase` are probabilities; an erased box covers 2 to 40 % of the image with a height to width ratio of 0.3
+    to 3.3 and becomes zero, the mean colour (Zhong et al., Random Erasing Data Augmentation, AAAI 2020). Each row depends
+    on its own image and seed only.
     Raises ValueError for images or seeds of another shape or type.
     """
     result = _empty_like(images)
@@ -54,13 +56,25 @@ def augment(images: Tensor, seeds: Tensor, *, pad: int = 10, flip: float = 0.5, 
         raise ValueError(
             f"augment needs one int64 seed per image: {count} images, seeds {tuple(seeds.shape)} {seeds.dtype}."
         )
-    # One small transfer that nothing waits for; pinned or not, copies towards a GPU are safe without blocking.
-    plan = _plan(seeds, height, width, pad, flip, erase).to(images.device, non_blocking=images.is_cuda)
-    for block in _blocks(images):
-        flipped, top, left = plan[block, :3].unbind(dim=1)
-        planes = _crop(_flip(_planes(images[block]), flipped), top, left, pad)
-        _erase(_standardise(planes, result[block]), plan[block, 3:])
-    return result
+    plan = _plan(seeds, height, width, pad, flip, erase)
+    if images.is_cuda:
+        # One small transfer that nothing waits for; pinned or not, copies towards a GPU are safe without blocking.
+        return _in_steps(_planes(images), plan.to(images.device, non_blocking=True), pad, result)
+    return _in_one_pass(_planes(images), plan, pad, result)
+
+
+def _in_one_pass(planes: Tensor, plan: Tensor, pad: int, out: Tensor) -> Tensor:
+    """On a CPU: every pixel is read once and written once."""
+    scale, shift = (constant.flatten().numpy() for constant in _constants(planes.device))
+    augment_planes(planes.numpy(), plan.numpy(), pad, scale, shift, out.numpy())
+    return out
+
+
+def _in_steps(planes: Tensor, plan: Tensor, pad: int, out: Tensor) -> Tensor:
+    """On a GPU: a few kernels for the whole batch."""
+    flipped, top, left = plan[:, :3].unbind(dim=1)
+    _standardise(_crop(_flip(planes, flipped), top, left, pad), out)
+    return out.mul_(_keep_mask(plan[:, 3:], *out.shape[2:]))
 
 
 def _plan(seeds: Tensor, height: int, width: int, pad: int, flip: float, erase: float) -> Tensor:
@@ -110,13 +124,6 @@ def _empty_like(images: Tensor) -> Tensor:
     return torch.empty(count, channels, height, width, device=images.device)
 
 
-def _blocks(images: Tensor) -> list[slice]:
-    """Whole batches on a GPU; on a CPU as many images as its cache holds through all steps (4 times faster)."""
-    count = len(images)
-    size = count if images.is_cuda else max(1, _BLOCK_BYTES // max(1, images[:1].numel()))
-    return [slice(start, start + size) for start in range(0, count, max(1, size))]
-
-
 def _planes(images: Tensor) -> Tensor:
     """(B, 3, H, W); no copy for images out of the cache, which lie that way in memory."""
     return images.permute(0, 3, 1, 2).contiguous()
@@ -153,16 +160,6 @@ def _crop(planes: Tensor, top: Tensor, left: Tensor, pad: int) -> Tensor:
     crops = padded.as_strided((last + 1, channels, height, width), (1, plane, row, 1))
     starts = torch.arange(count, device=planes.device) * (channels * plane) + top * row + left
     return crops.index_select(0, starts)
-
-
-def _erase(planes: Tensor, boxes: Tensor) -> None:
-    """Zeroes each image's box (B, 4) in place: on a CPU box by box, as a mask costs a third of all the time there."""
-    if planes.is_cuda:
-        planes.mul_(_keep_mask(boxes, *planes.shape[2:]))
-        return
-    for image, (top, left, height, width) in zip(planes, boxes.tolist(), strict=True):
-        if height:
-            image[:, top : top + height, left : left + width] = 0
 
 
 def _keep_mask(boxes: Tensor, height: int, width: int) -> Tensor:

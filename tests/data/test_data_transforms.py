@@ -104,22 +104,23 @@ def test_images_that_lie_as_planes_are_the_same_and_stay_untouched():
     assert torch.equal(planes, before)
 
 
-def test_a_mask_erases_the_boxes():
-    """What a GPU multiplies with, against what a CPU does box by box."""
+@pytest.mark.parametrize("size", [(48, 24), (7, 5), (5, 31)])
+@pytest.mark.parametrize("pad", [0, 3, 10])
+def test_one_pass_on_a_cpu_gives_the_bits_of_the_steps_on_a_gpu(size, pad):
+    images, seeds = pixels(40, *size), torch.arange(40)
+    planes = images.permute(0, 3, 1, 2).contiguous()
+    plan = transforms._plan(seeds, *size, pad, 0.5, 0.5)
+    steps = transforms._in_steps(planes, plan, pad, torch.empty(planes.shape))
+    assert torch.equal(augment(images, seeds, pad=pad), steps)
+    assert torch.equal(normalise(images), transforms._standardise(planes, torch.empty(planes.shape)))
+
+
+def test_the_mask_is_zero_in_the_boxes():
     boxes = torch.tensor([[0, 0, 0, 0], [3, 2, 4, 5], [0, 1, 8, 1], [7, 6, 1, 2]])
-    ones = torch.ones(4, 3, 8, 8)
-    transforms._erase(ones, boxes)
-    assert torch.equal(transforms._keep_mask(boxes, 8, 8).expand(4, 3, 8, 8), ones)
-    assert (ones == 0).sum((1, 2, 3)).tolist() == [0, 60, 24, 6]
-
-
-def test_blocks_change_nothing(monkeypatch):
-    images, seeds = pixels(17), torch.arange(17)
-    together, plain = augment(images, seeds), normalise(images)
-    for size in (1, 3 * images[0].numel()):
-        monkeypatch.setattr("data.transforms._BLOCK_BYTES", size)
-        assert torch.equal(augment(images, seeds), together)
-        assert torch.equal(normalise(images), plain)
+    expected = torch.ones(4, 1, 8, 8)
+    for image, (top, left, height, width) in zip(expected, boxes.tolist(), strict=True):
+        image[:, top : top + height, left : left + width] = 0
+    assert torch.equal(transforms._keep_mask(boxes, 8, 8), expected)
 
 
 def test_an_empty_batch_stays_empty():
