@@ -93,7 +93,7 @@ def load_pre_captions(path: str | Path) -> dict[str, PreCaption]:
             **texts,
             gender=str(record.get("gender", "unknown")),
             opening=str(record.get("opening", "")),
-            prompts=dict(record.get("prompts") or {}),
+            prompts=_prompts(path, position, record),
             model=str(record.get("model", "")),
         )
     return found
@@ -178,6 +178,15 @@ def _words(path: str | Path, position: int, record: dict[str, Any], name: str) -
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
         raise CaptionFileError(f"{name!r} in record {position} of {path} should be a list of words.")
     return tuple(words)
+
+
+def _prompts(path: str | Path, position: int, record: dict[str, Any]) -> dict[str, str]:
+    prompts = record.get("prompts") or {}
+    if not isinstance(prompts, dict) or not all(isinstance(prompt, str) for prompt in prompts.values()):
+        raise CaptionFileError(
+            f"'prompts' in record {position} of {path} should map names to what the model was asked."
+        )
+    return prompts
 
 
 def _add(path: str | Path, found: Mapping[str, object], image: str) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -93,6 +93,7 @@ def test_any_bytes_are_captions_or_a_sentence(content):
 
 @SETTINGS
 @given(records=st.lists(captions, max_size=4))
+@example(records=[{"image": "a.jpg", "base_caption": "a", "styled_caption": "b", "prompts": "not a mapping"}])
 def test_any_records_are_captions_or_a_sentence(records):
     for known in read_captions(json.dumps(records).encode()):
         assert len(known) == len(records)
