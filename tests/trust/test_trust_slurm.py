@@ -29,7 +29,7 @@ exit "$worst"
 """
 SCONTROL = """#!/usr/bin/env bash
 case $1 in
-    show) printf 'first\\nsecond\\n' ;;
+    show) echo first; sleep 0.2; echo second ;; # a reader that leaves after the first name is noticed
     requeue) echo "$2" > requeued ;;
 esac
 """
