@@ -96,7 +96,6 @@ def make_demo(
     target.parent.mkdir(parents=True, exist_ok=True)
     with _locked(target.parent / f".{layout.folder}.lock"):
         if _is_there(target, spec):
-            print(f"{target}: this demo set is already there")
             return target
         partial_folder = _open_partial(target, spec)
         _draw_all(partial_folder, spec, layout, workers)
@@ -319,7 +318,7 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; the same command continues from here", file=sys.stderr)
         return 130
-    print(folder)
+    print(f"The demo set is in {folder}")
     return 0
 
 
