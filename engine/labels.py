@@ -15,6 +15,8 @@ from zipfile import BadZipFile
 import numpy as np
 import torch
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+from torch import Tensor
+from torch.nn.functional import normalize
 
 from clustering.correction import correct_labels
 from clustering.diagnostics import diagnose, draw_clusters
@@ -25,8 +27,9 @@ from engine.feeds import ImageFeed
 from engine.loop import Machine
 from engine.run import LOGGER
 from models.methods.base import Method
-from retrieval.encode import Gallery, Progress, encode_gallery, encode_queries
+from retrieval.encode import Gallery, Progress, TokenStore
 from retrieval.itm import candidates
+from retrieval.verbs import TokenisedCaptions
 
 
 @dataclass(frozen=True)
@@ -84,45 +87,65 @@ def pseudo_labels(
     """
     model.eval()
     with torch.inference_mode(), machine.autocast():
-        features, gallery, text_features = _features(model, feed, captions, config, machine)
-    clusters = _cluster(features, config, eps)
+        encoded = _encode(model, feed, captions, config, machine)
+    clusters = _cluster(encoded.fused, config, eps)
     if figure is not None:
         figure.parent.mkdir(parents=True, exist_ok=True)
-        draw_clusters(clusters, features, figure)
+        draw_clusters(clusters, encoded.fused, figure)
     labels = clusters.labels
-    if config.correction.enabled:
-        with torch.inference_mode(), machine.autocast():
+    if encoded.gallery is not None:
+        with encoded.gallery, torch.inference_mode(), machine.autocast():
             image_to_text, text_to_image = candidates(
                 model,
-                list(captions),
-                gallery,
-                text_features,
+                encoded.texts,
+                encoded.gallery,
+                encoded.text_features,
                 config.correction.k_tests,
                 config.correction.k,
                 progress=progress,
             )
-        labels = correct_labels(clusters.labels, clusters.core, features, image_to_text, text_to_image)
+        labels = correct_labels(clusters.labels, clusters.core, encoded.fused, image_to_text, text_to_image)
     return PseudoLabels(clusters.labels, labels, clusters.eps)
 
 
-def _features(
+@dataclass(frozen=True)
+class _Encoded:
+    """The training images with their captions: `fused` (N, K) is clustered, the rest is what the correction matches.
+
+    `gallery` and `text_features` (N, F) are None where no label is corrected.
+    """
+
+    fused: np.ndarray
+    texts: TokenisedCaptions
+    gallery: Gallery | None = None
+    text_features: Tensor | None = None
+
+
+def _encode(
     model: Method, feed: ImageFeed, captions: Sequence[str], config: Config, machine: Machine
-) -> tuple[np.ndarray, Gallery, np.ndarray]:
-    """What is clustered, (N, F), and what the correction matches: the images' tokens and the texts' features."""
-    size = config.test.batch_size
-    gallery = encode_gallery(
-        model, feed.batches(size, machine.device), len(feed), directory=config.run_directory
-    )
-    text_features = encode_queries(model, list(captions), size)
-    rows = []
-    for start in range(0, len(feed), size):
-        chosen = np.arange(start, min(start + size, len(feed)))
-        image_tokens, image_features = model.encode_images(next(feed.batches(size, machine.device, chosen)))
-        texts = model.tokenizer([captions[i] for i in chosen]).to(machine.device)
-        text_tokens, own = model.encode_texts(texts)
-        fused = model.cluster_features(image_tokens, image_features, text_tokens, own, texts.mask)
-        rows.append(fused.float().cpu().numpy())
-    return np.concatenate(rows), gallery, text_features
+) -> _Encoded:
+    """Every image and every caption once; image tokens are kept if labels are to be corrected."""
+    texts = TokenisedCaptions(model, list(captions))
+    fused, image_features, text_features = [], [], []
+    store: TokenStore | None = None
+    start = 0
+    for images in feed.batches(config.test.batch_size, machine.device):
+        batch = texts.select(np.arange(start, start + len(images)), machine.device)
+        image_tokens, image_feature = model.encode_images(images)
+        text_tokens, text_feature = model.encode_texts(batch)
+        rows = model.cluster_features(image_tokens, image_feature, text_tokens, text_feature, batch.mask)
+        fused.append(rows.float().cpu().numpy())
+        if config.correction.enabled:
+            if store is None:
+                store = TokenStore((len(feed), *image_tokens.shape[1:]), directory=config.run_directory)
+            store.write(start, image_tokens)
+            image_features.append(normalize(image_feature.float(), dim=1).cpu())
+            text_features.append(normalize(text_feature.float(), dim=1).cpu())
+        start += len(images)
+    if store is None:
+        return _Encoded(np.concatenate(fused), texts)
+    gallery = Gallery(torch.cat(image_features), store)
+    return _Encoded(np.concatenate(fused), texts, gallery, torch.cat(text_features))
 
 
 def _cluster(features: np.ndarray, config: Config, eps: float | None) -> Clusters:

@@ -19,13 +19,16 @@ class Colours(nn.Module):
         super().__init__()
         self.tokenizer = tokenizer
         self.scale = nn.Parameter(torch.ones(1))
+        self.images = self.texts = 0  # how many were encoded
 
     def encode_images(self, images):
+        self.images += len(images)
         colours = images.mean((2, 3))
         return colours[:, None], colours
 
     def encode_texts(self, texts):
         ids = (texts if hasattr(texts, "ids") else self.tokenizer(texts)).ids
+        self.texts += len(ids)
         return torch.ones(len(ids), 1, 3), torch.ones(len(ids), 3)
 
     def match(self, texts, image_tokens, image_index=None):
@@ -41,11 +44,12 @@ def label(crops, tokenizer, config, machine):
     feed = ImageFeed(crops, (32, 16), None)
     captions = ["a man in a shirt"] * len(crops)
 
-    def call(first_eps=None, correction: bool = False, figure=None, **settings) -> PseudoLabels:
+    def call(first_eps=None, correction: bool = False, figure=None, model=None, **settings) -> PseudoLabels:
         config.correction.enabled = correction
         for name, value in {"min_samples": 2, "k1": 6, "k2": 3, "ratio": 0.4, **settings}.items():
             setattr(config.cluster, name, value)
-        return pseudo_labels(Colours(tokenizer), feed, captions, config, machine, first_eps, figure=figure)
+        model = model or Colours(tokenizer)
+        return pseudo_labels(model, feed, captions, config, machine, first_eps, figure=figure)
 
     return call
 
@@ -73,6 +77,13 @@ def test_the_correction_gives_labels_of_clusters_that_are_there(label):
     labels = label(correction=True)
     assert set(labels.after) <= set(labels.before)
     assert (labels.before == label().before).all()
+
+
+@pytest.mark.parametrize("correction", [True, False])
+def test_every_image_and_every_caption_is_encoded_once(label, tokenizer, correction):
+    model = Colours(tokenizer)
+    label(correction=correction, model=model)
+    assert (model.images, model.texts) == (12, 12)
 
 
 def test_all_noise_is_one_sentence_with_the_remedy(label, config):
