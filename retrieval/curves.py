@@ -123,16 +123,29 @@ def _by_phase(events: list[dict[str, Any]], history: History) -> list[list[dict[
 def _validation(axes: Axes, history: History) -> None:
     curves = (("r1", "Rank-1", _COLOURS[0]), ("mAP", "mAP", _COLOURS[1]))
     for key, title, colour in curves:
-        for kind, style in (("itm", "-"), ("itc", "--")):
+        for kind, style, face in (("itm", "-", colour), ("itc", "--", "white")):
             label = title if kind == "itm" else f"{title}, features alone"
             for run in _by_phase(history.epochs, history):
                 known = [event for event in run if (event.get("val") or {}).get(kind)]
                 values = [event["val"][kind][key] for event in known]
                 if known:
                     xs = [event["x"] for event in known]
-                    axes.plot(xs, values, style, color=colour, marker=".", ms=4, lw=1.4, label=label)
+                    # not clipped: the last epoch of the last round stands on the frame
+                    axes.plot(
+                        xs,
+                        values,
+                        style,
+                        color=colour,
+                        marker="o",
+                        ms=5,
+                        mfc=face,
+                        lw=1.4,
+                        label=label,
+                        clip_on=False,
+                        zorder=3,
+                    )
                     label = None
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.08 * axes.get_ylim()[1])
     _epoch_axis(axes, history, "val, %")
 
 
