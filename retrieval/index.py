@@ -143,7 +143,9 @@ class SearchIndex:
 
     def nearest(self, feature: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Rows and cosines, (<= count,) each, of the images most similar to a normalised feature (F,), best first."""
-        rows, cosines = vectors.nearest(self.vectors, feature, min(count, len(self)))
+        rows, cosines = vectors.nearest(
+            self.vectors, feature, min(count, len(self)), lambda chosen: self._features[chosen]
+        )
         # A row may have been removed between the reading of the two files, while another process publishes.
         known = np.array([int(row) in self._paths for row in rows], dtype=bool)
         return rows[known], cosines[known]

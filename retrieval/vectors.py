@@ -1,8 +1,8 @@
-"""The features of an index in faiss: exact below 100,000 images, by inverted lists from there on.
+"""The features of an index in faiss: exact below 100,000 images, from there on in half precision with the best compared exactly.
 
 Scores are inner products of normalised features, that is cosines. A feature is known by the number of its row in the
-index folder, so rows can be added and removed without touching the others. A graph (HNSW) would find as much in less
-time, but takes 8 times as long to build, and rows can't be removed from it (docs/search.md has the measurement).
+index folder, so rows can be added and removed without touching the others. Every search reads all features: a sentence
+lies apart from all images, so indexes that read a part of them miss its nearest ones (docs/search.md has the measurement).
 """
 
 from __future__ import annotations
@@ -17,47 +17,37 @@ import numpy as np
 from data.errors import UserError
 
 EXACT_BELOW = 100_000  # images: here an exact search takes a few milliseconds
-LISTS_PER_ROOT = 1.0  # inverted lists per square root of the number of images
-# The share of the lists that a search reads. A sentence lies apart from all images, so that its nearest ones are spread
-# over many lists: a sixteenth of them, enough for queries among the images, found half of what the exact search does.
-PROBED = 1 / 2
-_TRAINING_PER_LIST = 64
+# How many of the best in half precision are compared exactly: at least so many, and at least so many times what is asked for.
+COMPARED, COMPARED_TIMES = 100, 2
 _BLOCK = 1 << 16
 
 Features = Callable[[np.ndarray], np.ndarray]  # rows (B,) -> their features (B, F) float32
 
 
-def is_exact(index: faiss.Index) -> bool:
-    """Whether a search reads every feature."""
-    return isinstance(index, faiss.IndexIDMap)
+def is_exact(index: faiss.IndexIDMap) -> bool:
+    """Whether the index itself holds the features in full precision."""
+    return isinstance(faiss.downcast_index(index.index), faiss.IndexFlat)
 
 
-def kind(index: faiss.Index) -> str:
+def kind(index: faiss.IndexIDMap) -> str:
     """How the index is searched, for a user: an adverb."""
-    return "exactly" if is_exact(index) else f"approximately, in {index.nprobe} of {index.nlist} lists"
+    return "exactly" if is_exact(index) else "in half precision, the best exactly"
 
 
-def rows_of(index: faiss.Index) -> np.ndarray:
+def rows_of(index: faiss.IndexIDMap) -> np.ndarray:
     """The rows that an index holds, (N,) int64, in no particular order."""
-    if isinstance(index, faiss.IndexIDMap):
-        return faiss.vector_to_array(index.id_map).astype(np.int64)
-    lists = index.invlists
-    parts = [
-        faiss.rev_swig_ptr(lists.get_ids(number), lists.list_size(number)).copy()
-        for number in range(index.nlist)
-        if lists.list_size(number)
-    ]
-    return np.concatenate(parts).astype(np.int64) if parts else np.empty(0, np.int64)
+    return faiss.vector_to_array(index.id_map).astype(np.int64)
 
 
-def brought_up_to(index: faiss.Index | None, rows: np.ndarray, features: Features, width: int) -> faiss.Index:
+def brought_up_to(
+    index: faiss.IndexIDMap | None, rows: np.ndarray, features: Features, width: int
+) -> faiss.IndexIDMap:
     """An index of exactly these rows (N,): the given one with what is missing added and the rest removed.
 
-    A new one is built where there is none, where the number of images has crossed `EXACT_BELOW`, and where an
-    approximate one has so many more or fewer images that its lists no longer fit. `width` is F.
+    A new one is built where there is none, and where the number of images has crossed `EXACT_BELOW`. `width` is F.
     """
-    if index is None or _is_outgrown(index, len(rows)):
-        index = _new(rows, features, width)
+    if index is None or is_exact(index) != (len(rows) < EXACT_BELOW):
+        index = _new(len(rows), width)
     held = rows_of(index)
     gone = np.setdiff1d(held, rows)
     if len(gone):
@@ -69,37 +59,34 @@ def brought_up_to(index: faiss.Index | None, rows: np.ndarray, features: Feature
     return index
 
 
-def _is_outgrown(index: faiss.Index, count: int) -> bool:
-    if is_exact(index) or count < EXACT_BELOW:
-        return is_exact(index) != (count < EXACT_BELOW)
-    return not 0.5 <= _list_count(count) / index.nlist <= 2.0
-
-
-def _list_count(count: int) -> int:
-    return max(1, round(LISTS_PER_ROOT * count**0.5))
-
-
-def _new(rows: np.ndarray, features: Features, width: int) -> faiss.Index:
-    """An empty index of the kind that suits the number of rows; inverted lists are learnt from a sample of them."""
-    if len(rows) < EXACT_BELOW:
+def _new(count: int, width: int) -> faiss.IndexIDMap:
+    """An empty index of the kind that suits the number of rows. Neither kind has anything to learn."""
+    if count < EXACT_BELOW:
         return faiss.IndexIDMap(faiss.IndexFlatIP(width))
-    lists = _list_count(len(rows))
-    index = faiss.index_factory(width, f"IVF{lists},Flat", faiss.METRIC_INNER_PRODUCT)
-    size = min(len(rows), _TRAINING_PER_LIST * lists)
-    sample = np.sort(np.random.default_rng(0).choice(rows, size, replace=False))
-    index.train(np.ascontiguousarray(features(sample)))
-    index.nprobe = max(1, round(PROBED * lists))
-    return index
+    half = faiss.IndexScalarQuantizer(width, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
+    return faiss.IndexIDMap(half)
 
 
-def nearest(index: faiss.Index, feature: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """The rows and cosines, (<= count,) each, of the images most similar to a feature (F,), best first."""
-    scores, rows = index.search(np.ascontiguousarray(feature[None], np.float32), count)
+def nearest(
+    index: faiss.IndexIDMap, feature: np.ndarray, count: int, features: Features
+) -> tuple[np.ndarray, np.ndarray]:
+    """The rows and cosines, (<= count,) each, of the images most similar to a feature (F,), best first.
+
+    `features` gives the rows' features in full precision; an exact index does not ask for them.
+    """
+    query = np.ascontiguousarray(feature[None], np.float32)
+    exact = is_exact(index)
+    scores, rows = index.search(query, count if exact else max(COMPARED, COMPARED_TIMES * count))
     found = rows[0] >= 0  # faiss fills up with -1 where it has fewer
-    return rows[0][found], scores[0][found]
+    rows, scores = rows[0][found], scores[0][found]
+    if exact:
+        return rows, scores
+    cosines = np.asarray(features(rows)) @ query[0]
+    order = np.argsort(-cosines, kind="stable")[:count]
+    return rows[order], cosines[order]
 
 
-def write(index: faiss.Index, path: Path) -> None:
+def write(index: faiss.IndexIDMap, path: Path) -> None:
     """Writes an index under a temporary name and renames it; OSError where the disk has no room."""
     temporary = path.with_name(f".{path.name}.tmp")
     try:
@@ -113,11 +100,14 @@ def write(index: faiss.Index, path: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def read(path: Path) -> faiss.Index:
-    """Reads an index that `write` wrote; UserError for a damaged file."""
+def read(path: Path) -> faiss.IndexIDMap:
+    """Reads an index that `write` wrote; UserError for a damaged file and for one of another kind."""
     try:
-        return faiss.read_index(str(path))
+        index = faiss.read_index(str(path))
     except RuntimeError:
+        index = None
+    if not isinstance(index, faiss.IndexIDMap):
         raise UserError(
             f"{path} is damaged: delete this one file and run the same index command again; nothing is encoded anew."
-        ) from None
+        )
+    return index
