@@ -105,7 +105,7 @@ def compare(options: argparse.Namespace, source: str) -> list[dict[str, object]]
 
         def ours() -> None:
             for rows in batches():
-                augment(feed.pixels(rows), torch.from_numpy(rows))
+                augment(feed.pixels(rows), torch.from_numpy(rows), buffers=feed.buffers)
 
         actions = {"decode and resize": decode, "decode and augment": decode_and_augment, "ours": ours}
         if options.profile:

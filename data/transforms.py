@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from data.buffers import Buffers
 from data.images import MEAN, STD
 from data.kernels import augment_planes
 
@@ -31,26 +32,37 @@ _MIX_1 = 0xBF58476D1CE4E5B9 - 2**64
 _MIX_2 = 0x94D049BB133111EB - 2**64
 
 
-def normalise(images: Tensor) -> Tensor:
-    """(B, H, W, 3) uint8 -> (B, 3, H, W) float32 with BLIP's mean and standard deviation, on the images' device."""
-    result = _empty_like(images)
+def normalise(images: Tensor, buffers: Buffers | None = None) -> Tensor:
+    """(B, H, W, 3) uint8 -> (B, 3, H, W) float32 with BLIP's mean and standard deviation, on the images' device.
+
+    On a CPU the result's memory comes from `buffers`, if there are any.
+    """
+    result = _empty_like(images, buffers)
     if images.is_cuda:
         return _standardise(_planes(images), result)
     plan = torch.zeros(len(images), 7, dtype=torch.int64)
     return _in_one_pass(_planes(images), plan, 0, result)
 
 
-def augment(images: Tensor, seeds: Tensor, *, pad: int = 10, flip: float = 0.5, erase: float = 0.5) -> Tensor:
+def augment(
+    images: Tensor,
+    seeds: Tensor,
+    *,
+    pad: int = 10,
+    flip: float = 0.5,
+    erase: float = 0.5,
+    buffers: Buffers | None = None,
+) -> Tensor:
     """Training pixels: flip, pad and random crop, normalise, random erasing.
 
     images (B, H, W, 3) uint8 (fastest where they lie in memory as planes, as the cache's do), seeds (B,) int64 ->
     (B, 3, H, W) float32 on the images' device. `pad` black pixels are added on every side before the crop back to H x W.
     `flip` and `erase` are probabilities; an erased box covers 2 to 40 % of the image with a height to width ratio of 0.3
     to 3.3 and becomes zero, the mean colour (Zhong et al., Random Erasing Data Augmentation, AAAI 2020). Each row depends
-    on its own image and seed only.
+    on its own image and seed only. On a CPU the result's memory comes from `buffers`, if there are any.
     Raises ValueError for images or seeds of another shape or type.
     """
-    result = _empty_like(images)
+    result = _empty_like(images, buffers)
     count, _, height, width = result.shape
     if seeds.shape != (count,) or seeds.dtype != torch.int64:
         raise ValueError(
@@ -117,10 +129,12 @@ def erase_boxes(draws: Tensor, height: int, width: int, probability: float) -> T
     return torch.stack([top, left, box_height, box_width], dim=1)
 
 
-def _empty_like(images: Tensor) -> Tensor:
+def _empty_like(images: Tensor, buffers: Buffers | None) -> Tensor:
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[-1] != 3:
         raise ValueError(f"Images must be (B, H, W, 3) uint8, not {tuple(images.shape)} {images.dtype}.")
     count, height, width, channels = images.shape
+    if buffers is not None and not images.is_cuda:
+        return buffers.empty(count, channels, height, width)
     return torch.empty(count, channels, height, width, device=images.device)
 
 

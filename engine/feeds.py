@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from data.buffers import Buffers
 from data.cache import ImageCache, read_batch
 from data.transforms import augment, normalise, uniform
 from engine.config import Config
@@ -39,6 +40,7 @@ class ImageFeed:
     ) -> None:
         self.paths = list(paths)
         self.image_size = image_size
+        self.buffers = Buffers()
         self.array: np.ndarray | None = None
         if directory is not None:
             cache = ImageCache.open(
@@ -75,7 +77,8 @@ class ImageFeed:
         """All images (or those of ``indices``) in order, normalised, on the device: float (b, 3, H, W)."""
         indices = np.arange(len(self)) if indices is None else indices
         for start in range(0, len(indices), batch_size):
-            yield normalise(self.pixels(indices[start : start + batch_size]).to(device))
+            pixels = self.pixels(indices[start : start + batch_size]).to(device)
+            yield normalise(pixels, self.buffers)
 
 
 @dataclass
@@ -147,6 +150,7 @@ class PairBatches:
             torch.from_numpy(seeds),
             pad=self.padding,
             erase=self.erasing,
+            buffers=self.feed.buffers,
         )
         labels = torch.from_numpy(self.pairs.labels[chosen].astype(np.int64))
         texts = self.pairs.texts[torch.from_numpy(chosen)].trim()
