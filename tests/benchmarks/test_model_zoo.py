@@ -8,7 +8,7 @@ import json
 import pytest
 
 from benchmarks import model_zoo
-from benchmarks.ablation import COLUMNS, VARIANTS, write_csv
+from benchmarks.ablation import COLUMNS, VARIANTS, spread_text, write_csv
 
 
 def result(variant: str, seed: int, r1: float, protocol: str = "plain") -> dict:
@@ -21,6 +21,52 @@ def result(variant: str, seed: int, r1: float, protocol: str = "plain") -> dict:
 def test_the_page_is_what_the_command_writes():
     page = model_zoo.PAGE.read_text("utf-8")
     assert model_zoo.made_page(page) == page, "run python -m benchmarks.model_zoo"
+
+
+def values(variant: str, column: str) -> list[float]:
+    return [
+        row[column]
+        for row in model_zoo.read_ablation()
+        if row["variant"] == variant and row["protocol"] == "plain"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("row", "variant"),
+    [
+        ("CADA: real captions and identities", "cada"),
+        ("PSPD's losses on real captions and identities", "labels"),
+        ("TSN, unsupervised", "tsn"),
+        ("PSPD, unsupervised", "pspd"),
+        ("PSPD without label correction", "no-correction"),
+        ("PSPD without the local loss", "no-local"),
+        ("PSPD with base captions only", "base-captions"),
+        ("no rounds: the warm-up on `palette`'s captions", "warm-up"),
+    ],
+)
+def test_the_readme_says_what_was_measured(row, variant):
+    cells = [spread_text(values(variant, column)).split(" (")[0] for column in ("itc_r1", "itm_r1")]
+    assert f"| {row} | {cells[0]} | {cells[1]} |" in (model_zoo.ROOT / "README.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/demo_results.md"])
+@pytest.mark.parametrize(("row", "kind"), [("features alone", "itc"), ("with ITM re-ranking", "itm")])
+def test_the_main_table_says_what_was_measured(page, row, kind):
+    cells = [spread_text(values("pspd", f"{kind}_{metric}")) for metric in ("r1", "r5", "r10", "mAP", "mINP")]
+    assert f"| {row} | {' | '.join(cells)} |" in (model_zoo.ROOT / page).read_text("utf-8")
+
+
+def test_the_ablations_differences_are_those_of_the_results():
+    page = (model_zoo.ROOT / "docs/demo_results.md").read_text("utf-8")
+    for variant in ("no-correction", "no-local", "base-captions", "warm-up", "labels"):
+        cells = []
+        for column in ("itc_r1", "itm_r1", "itm_mAP"):
+            pairs = zip(values(variant, column), values("pspd", column), strict=True)
+            points = [value - base for value, base in pairs]
+            cells.append(
+                f"{sum(points) / len(points):+.2f} ({', '.join(f'{point:+.2f}' for point in points)})"
+            )
+        assert f"| {' | '.join(cells)} |" in page, variant
 
 
 def test_without_results_every_row_is_there_and_marked(tmp_path):
