@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from zipfile import BadZipFile
 
 import numpy as np
@@ -27,7 +27,7 @@ from engine.feeds import ImageFeed
 from engine.loop import Machine
 from engine.run import LOGGER
 from models.methods.base import Method
-from retrieval.encode import Gallery, Progress, TokenStore
+from retrieval.encode import Gallery, GalleryWriter, Progress
 from retrieval.itm import candidates
 from retrieval.verbs import TokenisedCaptions
 
@@ -93,7 +93,7 @@ def pseudo_labels(
         figure.parent.mkdir(parents=True, exist_ok=True)
         draw_clusters(clusters, encoded.fused, figure)
     labels = clusters.labels
-    if encoded.gallery is not None:
+    if config.correction.enabled:
         with encoded.gallery, torch.inference_mode(), machine.autocast():
             image_to_text, text_to_image = candidates(
                 model,
@@ -108,17 +108,13 @@ def pseudo_labels(
     return PseudoLabels(clusters.labels, labels, clusters.eps)
 
 
-@dataclass(frozen=True)
-class _Encoded:
-    """The training images with their captions: `fused` (N, K) is clustered, the rest is what the correction matches.
-
-    `gallery` and `text_features` (N, F) are None where no label is corrected.
-    """
+class _Encoded(NamedTuple):
+    """The training images with their captions: `fused` (N, K) is clustered, the rest is what the correction matches."""
 
     fused: np.ndarray
     texts: TokenisedCaptions
-    gallery: Gallery | None = None
-    text_features: Tensor | None = None
+    gallery: Gallery
+    text_features: Tensor  # (N, F), L2-normalised
 
 
 def _encode(
@@ -126,26 +122,18 @@ def _encode(
 ) -> _Encoded:
     """Every image and every caption once; image tokens are kept if labels are to be corrected."""
     texts = TokenisedCaptions(model, list(captions))
-    fused, image_features, text_features = [], [], []
-    store: TokenStore | None = None
-    start = 0
+    token_dtype = torch.float16 if config.correction.enabled else None
+    gallery = GalleryWriter(len(feed), token_dtype=token_dtype, directory=config.run_directory)
+    fused, text_features = [], []
     for images in feed.batches(config.test.batch_size, machine.device):
-        batch = texts.select(np.arange(start, start + len(images)), machine.device)
+        batch = texts.select(np.arange(gallery.done, gallery.done + len(images)), machine.device)
         image_tokens, image_feature = model.encode_images(images)
         text_tokens, text_feature = model.encode_texts(batch)
         rows = model.cluster_features(image_tokens, image_feature, text_tokens, text_feature, batch.mask)
         fused.append(rows.float().cpu().numpy())
-        if config.correction.enabled:
-            if store is None:
-                store = TokenStore((len(feed), *image_tokens.shape[1:]), directory=config.run_directory)
-            store.write(start, image_tokens)
-            image_features.append(normalize(image_feature.float(), dim=1).cpu())
-            text_features.append(normalize(text_feature.float(), dim=1).cpu())
-        start += len(images)
-    if store is None:
-        return _Encoded(np.concatenate(fused), texts)
-    gallery = Gallery(torch.cat(image_features), store)
-    return _Encoded(np.concatenate(fused), texts, gallery, torch.cat(text_features))
+        gallery.add(image_tokens, image_feature)
+        text_features.append(normalize(text_feature.float(), dim=1).cpu())
+    return _Encoded(np.concatenate(fused), texts, gallery.finished(), torch.cat(text_features))
 
 
 def _cluster(features: np.ndarray, config: Config, eps: float | None) -> Clusters:

@@ -126,6 +126,51 @@ class Gallery:
             self.tokens.close()
 
 
+class GalleryWriter:
+    """A gallery of `count` images that grows by batches, in order; `done` counts them.
+
+    Tokens are kept in `token_dtype` (None: not at all), beyond `memory_limit` bytes in a temporary file below `directory`.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        *,
+        token_dtype: torch.dtype | None = torch.float16,
+        directory: str | Path | None = None,
+        memory_limit: int = MEMORY_LIMIT,
+    ) -> None:
+        self.count, self.done = count, 0
+        self._token_dtype, self._directory, self._memory_limit = token_dtype, directory, memory_limit
+        self._features: list[Tensor] = []
+        self._store: TokenStore | None = None
+
+    def add(self, tokens: Tensor, features: Tensor) -> None:
+        """The next images: tokens (B, N, D) and features (B, F), not normalised.
+
+        Raises ValueError for more images than announced.
+        """
+        if self.done + len(tokens) > self.count:
+            raise ValueError(f"More images came than the {self.count} announced; the image list has changed.")
+        if self._store is None and self._token_dtype is not None:
+            shape = (self.count, *tokens.shape[1:])
+            self._store = TokenStore(
+                shape, self._token_dtype, directory=self._directory, memory_limit=self._memory_limit
+            )
+        if self._store is not None:
+            self._store.write(self.done, tokens)
+        self._features.append(normalize(features.float(), dim=1).cpu())
+        self.done += len(tokens)
+
+    def finished(self) -> Gallery:
+        """The gallery; ValueError unless every announced image came."""
+        if self.done != self.count or not self._features:
+            raise ValueError(
+                f"Only {self.done} of {self.count} announced images came; the image list has changed."
+            )
+        return Gallery(torch.cat(self._features), self._store)
+
+
 def encode_gallery(
     model: RetrievalModel,
     batches: Iterable[Tensor],
@@ -136,32 +181,17 @@ def encode_gallery(
     memory_limit: int = MEMORY_LIMIT,
     progress: Progress | None = None,
 ) -> Gallery:
-    """Encodes `count` images that come as batches (B, 3, H, W), in order.
+    """Encodes `count` images that come as batches (B, 3, H, W), in order; the other arguments are `GalleryWriter`'s.
 
-    Tokens are kept in `token_dtype` (None: not at all), beyond `memory_limit` bytes in a temporary file below
-    `directory`.
     Raises ValueError when the batches hold another number of images than `count`.
     """
-    features: list[Tensor] = []
-    store: TokenStore | None = None
-    done = 0
+    writer = GalleryWriter(count, token_dtype=token_dtype, directory=directory, memory_limit=memory_limit)
     with inference(model) as device:
         for images in batches:
-            tokens, projected = model.encode_images(images.to(device, non_blocking=True))
-            if done + len(tokens) > count:
-                raise ValueError(f"More images came than the {count} announced; the image list has changed.")
-            if store is None and token_dtype is not None:
-                shape = (count, *tokens.shape[1:])
-                store = TokenStore(shape, token_dtype, directory=directory, memory_limit=memory_limit)
-            if store is not None:
-                store.write(done, tokens)
-            features.append(normalize(projected.float(), dim=1).cpu())
-            done += len(tokens)
+            writer.add(*model.encode_images(images.to(device, non_blocking=True)))
             if progress is not None:
-                progress(done, count)
-    if done != count or not features:
-        raise ValueError(f"Only {done} of {count} announced images came; the image list has changed.")
-    return Gallery(torch.cat(features), store)
+                progress(writer.done, count)
+    return writer.finished()
 
 
 def encode_queries(
