@@ -128,6 +128,11 @@ def load_fixed_captions(path: str | Path) -> dict[str, str]:
     return found
 
 
+def both_captions(records: Mapping[str, PreCaption | Caption], images: Iterable[str]) -> list[str]:
+    """The base and the styled caption of each image, one after the other: 2 N texts."""
+    return [text for image in images for text in (records[image].base_caption, records[image].styled_caption)]
+
+
 def write_json(path: str | Path, records: list[dict[str, Any]]) -> int:
     """Write a list of records to a temporary name, force it to disk, rename it; returns their number."""
     path = Path(path)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from captioning.attributes import group
-from captioning.files import CAPTIONS, PRE_CAPTIONS, load_captions, load_pre_captions
+from captioning.files import CAPTIONS, PRE_CAPTIONS, both_captions, load_captions, load_pre_captions
 from data import PedesDataset
 from data.errors import UserError
 from data.views import LabelledPairs
@@ -111,7 +111,7 @@ def _vocabulary_texts(config: Config, images: Sequence[str]) -> list[str] | None
         known = [image for image in images if image in records]
     else:
         return None
-    return [text for image in known for text in (records[image].base_caption, records[image].styled_caption)]
+    return both_captions(records, known)
 
 
 def caption_kinds(config: Config) -> tuple[str, ...]:

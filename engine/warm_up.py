@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from captioning.files import CAPTIONS, PRE_CAPTIONS, load_captions, load_pre_captions
+from captioning.files import CAPTIONS, PRE_CAPTIONS, both_captions, load_captions, load_pre_captions
 from data import PedesDataset
 from engine import checkpoints, distributed
 from engine.config import Config
@@ -190,10 +190,6 @@ def _material(config: Config, dataset: PedesDataset, model: Method) -> tuple[Ima
         records = load_pre_captions(path) if path.exists() else load_captions(path.with_name(CAPTIONS))
         images = sorted(records.keys() & set(training_images(dataset)))
         owners = np.repeat(np.arange(len(images)), 2)
-        captions = [
-            training_caption(text)
-            for image in images
-            for text in (records[image].base_caption, records[image].styled_caption)
-        ]
+        captions = [training_caption(text) for text in both_captions(records, images)]
     feed = ImageFeed.of([dataset.image_root / image for image in images], config)
     return feed, Pairs(owners, model.prepare(captions), owners)

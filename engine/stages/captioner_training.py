@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from captioning.files import PRE_CAPTIONS, PreCaption, load_pre_captions
+from captioning.files import PRE_CAPTIONS, PreCaption, both_captions, load_pre_captions
 from captioning.prompts import CAPTIONER_QUESTION
 from data import PedesDataset
 from data.errors import UserError
@@ -119,10 +119,7 @@ def _prepare(context: Context, dataset: PedesDataset, run: Run) -> tuple[BlipCap
         raise UserError(
             f"{path} holds no caption of a training image: run gen_pre_train_text.py again (see its log)."
         )
-    texts = [
-        text for image in images for text in (records[image].base_caption, records[image].styled_caption)
-    ]
-    tokenizer = open_tokenizer(config, texts, config.caption_directory / "tokenizer")
+    tokenizer = open_tokenizer(config, both_captions(records, images), config.caption_directory / "tokenizer")
     size = config.pre_train.image_size or config.model.image_size
     torch.manual_seed(config.seed)
     model = BlipCaptioner(

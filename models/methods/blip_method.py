@@ -84,10 +84,14 @@ class BlipMethod(Method, BlipRetrieval):
         words = self.text_encoder.embeddings.word_embeddings.weight
         words[self.tokenizer.enc_id] = words[self.tokenizer.cls_id]
 
+    def _own_rows(self, batch: Batch) -> Tensor:
+        """(b,) which samples of the global batch are this process's."""
+        size = len(batch)
+        return torch.arange(self.world.rank * size, (self.world.rank + 1) * size, device=batch.labels.device)
+
     def shifted_pairs(self, batch: Batch, encoded: Encoded) -> MatchingPairs:
         """Positives, and each text with the next image of the global batch: 2b pairs of this process."""
-        world, size = self.world, len(batch)
-        own = torch.arange(world.rank * size, (world.rank + 1) * size, device=batch.labels.device)
+        world, size, own = self.world, len(batch), self._own_rows(batch)
         labels = encoded.all_labels
         shifted = (own + 1) % len(labels)
         other = labels != labels.roll(-1)
@@ -104,8 +108,7 @@ class BlipMethod(Method, BlipRetrieval):
 
     def matching_pairs(self, batch: Batch, encoded: Encoded) -> MatchingPairs:
         """The positives, each text with its hardest image, each image with its hardest text, of any process."""
-        world, size = self.world, len(batch)
-        own = torch.arange(world.rank * size, (world.rank + 1) * size, device=batch.labels.device)
+        world, size, own = self.world, len(batch), self._own_rows(batch)
         similarity = _similarity(encoded.all_text_features, encoded.all_image_features)
         labels = encoded.all_labels
         hard_image, image_found = hard_negatives(similarity, labels, labels)  # of each text
@@ -125,21 +128,21 @@ class BlipMethod(Method, BlipRetrieval):
         )
 
     def match_pairs(self, pairs: MatchingPairs) -> Tensor:
-        """Match logits (3b, 2), for a method that needs nothing else of the cross-encoder."""
+        """Match logits (P, 2), for a method that needs nothing else of the cross-encoder."""
         return self.match(pairs.texts, pairs.image_tokens, pairs.image_index)
 
     def cross_encode_pairs(self, pairs: MatchingPairs) -> Tensor:
-        """Last hidden states (3b, L, D) of all pairs in one pass."""
+        """Last hidden states (P, L, D) of all pairs in one pass."""
         return self.cross_encode(pairs.texts, pairs.image_tokens, pairs.image_index)
 
     def matching_loss(self, pairs: MatchingPairs, logits: Tensor) -> Tensor:
-        """ITM: cross-entropy of the match logits (3b, 2)."""
+        """ITM: cross-entropy of the match logits (P, 2)."""
         return itm_loss(logits, pairs.targets, pairs.weights, pairs.total)
 
     def region_loss(
         self, pairs: MatchingPairs, hidden: Tensor, regions: Sequence[Tensor], head: nn.Module
     ) -> Tensor:
-        """One shared head on the mean of each region's tokens; regions are (3b, L) masks over the pairs' texts."""
+        """One shared head on the mean of each region's tokens; regions are (P, L) masks over the pairs' texts."""
         logits = [head(masked_token_mean(hidden, region)) for region in regions]
         return local_loss(logits, pairs.targets, pairs.weights, pairs.total)
 
