@@ -1,7 +1,8 @@
 """The inner loop of the image pipeline on a CPU, compiled by numba: one pass from 8-bit planes to the encoder's floats.
 
 It gives bit by bit what the steps of `data.transforms` give one after the other, and it releases the GIL. The signature is
-explicit and compiled code is cached on disk: a machine compiles once, at the first import.
+explicit and compiled code is cached on disk: a machine compiles once, at the first import. `data.transforms` imports it at
+the first batch, since numba takes a quarter of a second to import.
 """
 
 from __future__ import annotations

@@ -15,7 +15,6 @@ from torch.nn import functional
 
 from data.buffers import Buffers
 from data.images import MEAN, STD
-from data.kernels import augment_planes
 
 __all__ = ["MEAN", "STD", "augment", "erase_boxes", "normalise", "scaled_pad", "uniform"]
 
@@ -77,6 +76,8 @@ def augment(
 
 def _in_one_pass(planes: Tensor, plan: Tensor, pad: int, out: Tensor) -> Tensor:
     """On a CPU: every pixel is read once and written once."""
+    from data.kernels import augment_planes  # only who turns pixels to floats needs numba
+
     scale, shift = (constant.flatten().numpy() for constant in _constants(planes.device))
     augment_planes(planes.numpy(), plan.numpy(), pad, scale, shift, out.numpy())
     return out

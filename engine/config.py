@@ -170,9 +170,7 @@ class TrainConfig(Section):
     evaluate_every: Positive = 1  # epochs between evaluations on val
     random_erasing: Fraction = 0.5
     crop_padding: Count = 10  # pixels
-    word_dropout: Fraction = (
-        0.0  # of a caption's words are left out where features are learnt from it, not in matching
-    )
+    word_dropout: Fraction = 0.0  # of a caption's words, for features; matching reads all
     log_every: Positive = 10  # steps
     save_minutes: Annotated[float, Field(gt=0)] = 10.0
 
