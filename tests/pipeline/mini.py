@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import runpy
+import socket
 import sys
 from pathlib import Path
 
@@ -72,6 +73,13 @@ class Pipeline:
     def said(self, words: str) -> bool:
         """Whether the last stage logged these words."""
         return any(words in message for message in self.messages)
+
+
+def free_port() -> int:
+    """A port that nobody uses now."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
 
 
 def make_pipeline(root: Path, messages: list[str], name="cuhk_pedes", data=None, synthesis=DRAWN) -> Pipeline:

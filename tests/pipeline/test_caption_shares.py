@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 
@@ -12,20 +11,17 @@ import torch
 
 from captioning.store import CaptionStore
 from engine import checkpoints
-from tests.pipeline.mini import ROOT, STAGES
+from tests.pipeline.mini import ROOT, STAGES, free_port
 
 pytestmark = pytest.mark.integration
 
 
 def on_two_processes(pipeline, stage: str, *arguments: str) -> None:
     """The script on ranks 0 and 1, as torchrun would start it."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     command = [sys.executable, str(ROOT / f"{stage}.py"), "--config", str(pipeline.path), *arguments]
     meeting = {
         "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
+        "MASTER_PORT": str(free_port()),
         "WORLD_SIZE": "2",
         "OMP_NUM_THREADS": "1",
     }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 from typing import Any
@@ -12,13 +11,6 @@ from tests.pipeline.mini import ROOT
 from tests.trust.tiny_runs import ENVIRONMENT, TinyRun
 
 LAUNCH = 'set -euo pipefail; source scripts/launch.bash; launch "$@"'
-
-
-def free_port() -> int:
-    """A port that nobody uses now."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 def launch(run: TinyRun, stage: str, *options: str, **variables: Any) -> subprocess.Popen:

@@ -11,14 +11,13 @@ import torch
 from engine import checkpoints
 from engine.config import load_config
 from engine.labels import PseudoLabels
-from tests.pipeline.mini import STAGES
-from tests.trust.launched import ends_well, free_port, launch
-from tests.trust.tiny_runs import TinyRun, differences
+from tests.pipeline.mini import STAGES, free_port
+from tests.trust.launched import ends_well, launch
+from tests.trust.tiny_runs import TSN, TinyRun, differences
 
 pytestmark = pytest.mark.integration
 STEPS = 20
 RUN = ("model.dropout=0", "train.init_lr=5e-6", "train.evaluate_every=100")
-TSN = ("train.captions=[base]", "correction.enabled=false", "cluster.ratio=0.05")
 METHODS = {
     # At most 40 pairs: one step in an epoch, however many images cluster.
     "pspd": ("train.max_epoch=10", "train.rounds=2", "train.batch_size=32"),

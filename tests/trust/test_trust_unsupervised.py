@@ -12,14 +12,11 @@ import pytest
 
 from synthesis.demo import make_demo
 from tests.pipeline.mini import STAGES
-from tests.trust.tiny_runs import TinyRun, differences
+from tests.trust.tiny_runs import TSN, TinyRun, differences
 
 pytestmark = pytest.mark.integration
 SHORT = ("train.max_epoch=1", "train.warm_up.max_epoch=1", "pre_train.max_epoch=1")
-METHODS = {
-    "pspd": (),
-    "tsn": ("train.captions=[base]", "correction.enabled=false", "cluster.ratio=0.05"),
-}
+METHODS = {"pspd": (), "tsn": TSN}
 
 
 def settings(method: str) -> tuple[str, ...]:

@@ -31,6 +31,8 @@ LIVELY = (
     "runtime.threads=1",
     "runtime.workers=1",
 )
+# TSN on captions of stage C; a larger share of the distances than its own, for so few images.
+TSN = ("train.captions=[base]", "correction.enabled=false", "cluster.ratio=0.05")
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
 
