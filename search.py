@@ -5,7 +5,7 @@ python search.py query --index INDEX "a man in a red jacket and black trousers" 
 python search.py serve --index INDEX
 """
 
-from engine.search import main
+from serving.commands import main
 
 if __name__ == "__main__":
     main(__doc__)

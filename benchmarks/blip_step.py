@@ -25,9 +25,9 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from models.backbones.sizes import SIZES
-from models.backbones.text import TextShape, TextStack
-from models.backbones.vision import BlipVision
+from models.backbones.blip.sizes import SIZES
+from models.backbones.blip.text import TextShape, TextStack
+from models.backbones.blip.vision import BlipVision
 
 RESULTS = Path(__file__).parent / "results"
 VOCABULARY = 30524

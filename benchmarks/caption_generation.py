@@ -26,8 +26,8 @@ from captioning.prompts import CAPTIONER_QUESTION, opening
 from engine.config import Config, GenTextConfig
 from engine.seeds import seed_of
 from engine.stages.image_captions import two_pass_captions
-from models.backbones.captioner import BlipCaptioner, sample_nucleus
-from models.backbones.tokenizer import BlipTokenizer
+from models.backbones.blip.captioner import BlipCaptioner, sample_nucleus
+from models.backbones.blip.tokenizer import BlipTokenizer
 
 Captions = list[tuple[str, str, str]]
 

@@ -23,8 +23,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.flops import image_flops, peak_of, text_flops
 from benchmarks.measure import WORDS, captions_of, in_turns, parser_of, profile_of, rows_of, write_csv
 from benchmarks.plain_blip import PlainBlip, padded
-from models.backbones.blip import BlipRetrieval
-from models.backbones.tokenizer import BlipTokenizer
+from models.backbones.blip.retrieval import BlipRetrieval
+from models.backbones.blip.tokenizer import BlipTokenizer
 from retrieval.encode import encode_gallery, encode_queries
 from retrieval.verbs import TokenisedCaptions
 

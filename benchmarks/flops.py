@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 
-from models.backbones.blip import BlipRetrieval
+from models.backbones.blip.retrieval import BlipRetrieval
 
 # Dense bf16 matrix products with fp32 sums, operations per second, from NVIDIA's data sheets; a name is looked for in the device's name.
 PEAKS = {

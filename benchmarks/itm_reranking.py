@@ -33,8 +33,8 @@ from benchmarks.measure import (
     write_csv,
 )
 from benchmarks.plain_blip import PlainBlip, padded
-from models.backbones.blip import BlipRetrieval
-from models.backbones.tokenizer import BlipTokenizer
+from models.backbones.blip.retrieval import BlipRetrieval
+from models.backbones.blip.tokenizer import BlipTokenizer
 from retrieval.encode import Gallery, TokenStore
 from retrieval.itm import Reranked, cosine, rerank, top
 from retrieval.verbs import TokenisedCaptions

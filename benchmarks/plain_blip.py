@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d, dropout, gelu, layer_norm, linear, pad
 
-from models.backbones.blip import BlipRetrieval
-from models.backbones.tokenizer import TextBatch
+from models.backbones.blip.retrieval import BlipRetrieval
+from models.backbones.blip.tokenizer import TextBatch
 
 TEXT_LENGTH = 73
 

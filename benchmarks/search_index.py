@@ -24,9 +24,9 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from models import build_model
-from models.backbones.tokenizer import BlipTokenizer
-from retrieval import vectors
+from models.backbones.blip.tokenizer import BlipTokenizer
 from retrieval.encode import encode_queries
+from serving import vectors
 
 RESULTS = Path(__file__).parent / "results"
 WIDTH = 256  # BLIP's features

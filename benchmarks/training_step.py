@@ -31,7 +31,7 @@ from engine.loop import Machine, Place, Schedule, Trainer
 from engine.run import Run
 from engine.stages.search_training import RetrievalTask
 from models import Batch, TrainingCaption, World, build_model
-from models.backbones.tokenizer import BlipTokenizer
+from models.backbones.blip.tokenizer import BlipTokenizer
 from models.methods.pspd import PSPD
 
 LOSS_TOLERANCE, GRADIENT_TOLERANCE = 1e-4, 1e-3

@@ -16,8 +16,8 @@ from torch import nn
 
 from data.errors import UserError
 from models import build_model, load_weights
-from models.backbones.captioner import BlipCaptioner
-from models.backbones.tokenizer import BlipTokenizer
+from models.backbones.blip.captioner import BlipCaptioner
+from models.backbones.blip.tokenizer import BlipTokenizer
 
 FORMAT = "pspd-1"
 

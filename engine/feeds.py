@@ -16,7 +16,7 @@ from data.cache import ImageCache, read_batch
 from data.transforms import augment, normalise, uniform
 from engine.config import Config
 from engine.seeds import sample_seeds, seed_of
-from models.backbones.tokenizer import TextBatch
+from models.backbones.blip.tokenizer import TextBatch
 from models.batch import Batch
 from models.world import World
 

@@ -17,7 +17,7 @@ from engine.config import Config
 from engine.feeds import Pairs
 from engine.sources import fixed_captions, generated_captions, training_images
 from models import METHODS
-from models.backbones.tokenizer import TextBatch
+from models.backbones.blip.tokenizer import TextBatch
 from models.batch import TrainingCaption
 from models.methods.base import Method
 

@@ -13,7 +13,7 @@ from data.views import UnlabelledImages
 from engine import distributed
 from engine.config import Config
 from engine.run import LOGGER
-from models.backbones.tokenizer import BlipTokenizer
+from models.backbones.blip.tokenizer import BlipTokenizer
 from synthesis.demo import make_demo
 
 Content = TypeVar("Content")

@@ -24,8 +24,8 @@ from engine.run import LOGGER, Run
 from engine.sources import training_images
 from engine.stage import Context
 from models import build_model
-from models.backbones.captioner import BlipCaptioner
-from models.backbones.tokenizer import BlipTokenizer
+from models.backbones.blip.captioner import BlipCaptioner
+from models.backbones.blip.tokenizer import BlipTokenizer
 from models.batch import Batch
 from models.methods.base import Method
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from models.backbones.tokenizer import TextBatch
+from models.backbones.blip.tokenizer import TextBatch
 
 
 @dataclass(frozen=True)

@@ -25,10 +25,10 @@ from functools import partial
 from pathlib import Path
 
 from data.errors import UserError
-from synthesis.attributes import Person, sample_people
-from synthesis.camera import CAMERAS, encode_jpeg, sample_shot
-from synthesis.captions import describe
-from synthesis.renderer import ProceduralRenderer
+from synthesis.drawn.attributes import Person, sample_people
+from synthesis.drawn.camera import CAMERAS, encode_jpeg, sample_shot
+from synthesis.drawn.captions import describe
+from synthesis.drawn.renderer import ProceduralRenderer
 from synthesis.writers import FORMATS, Entry, Format
 
 VERSION = 1  # raise when the same seed would draw something else

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from synthesis.captions import LONG, SHORT, tokens
+from synthesis.drawn.captions import LONG, SHORT, tokens
 
 
 @dataclass(frozen=True)

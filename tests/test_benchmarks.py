@@ -14,8 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import flops
 from benchmarks.measure import Seconds, profile_of, rows_of
-from models.backbones.blip import BlipRetrieval
-from models.backbones.tokenizer import BlipTokenizer
+from models.backbones.blip.retrieval import BlipRetrieval
+from models.backbones.blip.tokenizer import BlipTokenizer
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 TINY = "--size tiny --repetitions 1"

@@ -23,9 +23,9 @@ from engine.run import LOGGER, Run
 from engine.sources import open_dataset, open_tokenizer, training_images
 from engine.stage import Context, Mark
 from engine.stages.caption_needs import captions_are_there, not_needed
-from models.backbones.captioner import BlipCaptioner
-from models.backbones.checkpoints import load_blip
-from models.backbones.tokenizer import BlipTokenizer
+from models.backbones.blip.captioner import BlipCaptioner
+from models.backbones.blip.checkpoints import load_blip
+from models.backbones.blip.tokenizer import BlipTokenizer
 from models.batch import Batch
 from models.world import World
 

@@ -38,7 +38,7 @@ from engine.sources import open_dataset, training_images
 from engine.stage import Context, Mark, set_aside
 from engine.stages.asking import progress_bar
 from engine.stages.caption_needs import captions_are_there, not_needed
-from models.backbones.captioner import BlipCaptioner
+from models.backbones.blip.captioner import BlipCaptioner
 
 SECTIONS = ("seed", "dataset", "gen_text")
 STAGE = "gen_text"

@@ -32,7 +32,7 @@ from engine.material import (
 from engine.run import LOGGER, Run
 from engine.sources import open_dataset, open_tokenizer
 from engine.stage import Context, Mark
-from models.backbones.checkpoints import load_blip
+from models.backbones.blip.checkpoints import load_blip
 from models.batch import Batch
 from models.methods.base import Method
 from retrieval.results import write_atomically

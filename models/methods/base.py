@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from models.backbones.tokenizer import TextBatch
+from models.backbones.blip.tokenizer import TextBatch
 from models.batch import Batch, TrainingCaption
 from models.world import World
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from losses.masked_language import hidden_units, masked_language_loss
-from models.backbones.blip import text_shape
-from models.backbones.text import TextDecoder
-from models.backbones.tokenizer import TextBatch
+from models.backbones.blip.retrieval import text_shape
+from models.backbones.blip.text import TextDecoder
+from models.backbones.blip.tokenizer import TextBatch
 from models.batch import Batch, TrainingCaption
 from models.methods.attribute_words import attribute_units
 from models.methods.blip_method import BlipMethod

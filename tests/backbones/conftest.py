@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from models.backbones.tokenizer import BlipTokenizer
+from models.backbones.blip.tokenizer import BlipTokenizer
 
 CAPTIONS = [
     "The man is wearing a red t-shirt, blue jeans and white shoes.",

@@ -8,8 +8,8 @@ from collections import Counter
 import pytest
 import torch
 
-from models.backbones.captioner import BlipCaptioner, sample_nucleus
-from models.backbones.text import DecoderCache
+from models.backbones.blip.captioner import BlipCaptioner, sample_nucleus
+from models.backbones.blip.text import DecoderCache
 
 SHORT = {"min_length": 20, "max_length": 32}
 PROMPTS = ["what does a man or woman wear?", "the man is wearing", "", "a woman"]
@@ -127,7 +127,7 @@ def test_lengths_count_the_prompt(model, image_tokens, monkeypatch):
 
 
 def _token_counts(model, image_tokens, monkeypatch, **rules) -> list[int]:
-    from models.backbones import captioner
+    from models.backbones.blip import captioner
 
     kept = []
     monkeypatch.setattr(captioner, "_continued", lambda tokenizer, prompt, ids: kept.append(ids) or "")

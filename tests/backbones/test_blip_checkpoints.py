@@ -15,10 +15,10 @@ from transformers import (
     BlipVisionConfig,
 )
 
-from models.backbones.blip import BlipRetrieval
-from models.backbones.captioner import BlipCaptioner
-from models.backbones.checkpoints import CheckpointError, interpolate_positions, load_blip
-from models.backbones.tokenizer import BlipTokenizer
+from models.backbones.blip.captioner import BlipCaptioner
+from models.backbones.blip.checkpoints import CheckpointError, interpolate_positions, load_blip
+from models.backbones.blip.retrieval import BlipRetrieval
+from models.backbones.blip.tokenizer import BlipTokenizer
 
 SOURCE_IMAGE = 384  # as in the released captioning file: a 48 x 48 grid of the tiny model's patches
 POSITIONS = "visual_encoder.pos_embed"
@@ -143,7 +143,7 @@ def test_wrong_size_and_wrong_vocabulary_are_told_apart(released_file, tokenizer
         load_blip(BlipRetrieval("tiny", tokenizer=other), released_file)
     from dataclasses import replace
 
-    from models.backbones.sizes import SIZES
+    from models.backbones.blip.sizes import SIZES
 
     wide = replace(SIZES["tiny"], vision_width=64)
     with pytest.raises(CheckpointError, match="another size"):

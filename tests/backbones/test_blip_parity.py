@@ -15,11 +15,11 @@ from transformers import BlipConfig, BlipForConditionalGeneration, BlipTextConfi
 from transformers.models.blip.modeling_blip import BlipVisionModel
 from transformers.models.blip.modeling_blip_text import BlipTextModel
 
-from models.backbones.captioner import BlipCaptioner
-from models.backbones.sizes import SIZES
-from models.backbones.text import TextShape, TextStack
-from models.backbones.tokenizer import BlipTokenizer
-from models.backbones.vision import BlipVision
+from models.backbones.blip.captioner import BlipCaptioner
+from models.backbones.blip.sizes import SIZES
+from models.backbones.blip.text import TextShape, TextStack
+from models.backbones.blip.tokenizer import BlipTokenizer
+from models.backbones.blip.vision import BlipVision
 
 TOLERANCE = 1e-8
 SIZES_TO_TEST = ["tiny", pytest.param("base", marks=pytest.mark.integration)]

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from models.backbones.attention import attend
-from models.backbones.blip import BlipRetrieval
-from models.backbones.sizes import SIZES, size_named
-from models.backbones.text import TextShape, TextStack, runs_of
-from models.backbones.tokenizer import TextBatch
+from models.backbones.blip.retrieval import BlipRetrieval
+from models.backbones.blip.sizes import SIZES, size_named
+from models.backbones.blip.text import TextShape, TextStack, runs_of
+from models.backbones.blip.tokenizer import TextBatch
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +97,7 @@ def test_runs_of_texts_with_one_image():
 
 def test_texts_side_by_side_copy_no_keys(model, images, captions, monkeypatch):
     """An image's texts are one text to it: attention sees as many rows as there are images."""
-    from models.backbones import text
+    from models.backbones.blip import text
 
     seen = []
     monkeypatch.setattr(text, "attend", lambda q, *rest: seen.append(len(q)) or attend(q, *rest))
@@ -143,8 +143,8 @@ def test_results_do_not_depend_on_padding(model, images, captions, mode):
 
 def test_packed_and_padded_computations_agree(model, images, captions, monkeypatch):
     """On a GPU nothing is packed; the CPU's packed pass must be the same function."""
-    from models.backbones import text
     from models.backbones.attention import Dense
+    from models.backbones.blip import text
 
     tokens, _ = model.encode_images(images)
     packed = model.cross_encode(captions, tokens)

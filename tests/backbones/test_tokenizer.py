@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import BertTokenizerFast
 
-from models.backbones.tokenizer import BlipTokenizer, TextBatch, clean_caption
+from models.backbones.blip.tokenizer import BlipTokenizer, TextBatch, clean_caption
 
 
 def test_clean_caption():
@@ -135,7 +135,7 @@ def test_training_does_not_depend_on_the_process(tmp_path, captions):
     """The trainer's hash maps are seeded anew in every process."""
     BlipTokenizer.train(captions * 3, tmp_path / "here", vocab_size=150)
     script = (
-        "import sys; from models.backbones.tokenizer import BlipTokenizer;"
+        "import sys; from models.backbones.blip.tokenizer import BlipTokenizer;"
         "BlipTokenizer.train(sys.argv[2:], sys.argv[1], vocab_size=150)"
     )
     root = Path(__file__).parents[2]

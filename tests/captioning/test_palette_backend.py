@@ -12,9 +12,9 @@ from captioning.backends import Backend, Request, make_backend
 from captioning.backends.palette import PaletteBackend
 from captioning.palette import describe
 from captioning.simplify import shorten
-from synthesis.attributes import sample_people
-from synthesis.camera import CAMERAS, sample_shot
-from synthesis.renderer import ProceduralRenderer
+from synthesis.drawn.attributes import sample_people
+from synthesis.drawn.camera import CAMERAS, sample_shot
+from synthesis.drawn.renderer import ProceduralRenderer
 
 
 @pytest.fixture(scope="module")

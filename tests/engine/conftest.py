@@ -13,7 +13,7 @@ from PIL import Image
 from engine.config import Config, load_config
 from engine.loop import Machine
 from engine.run import LOGGER
-from models.backbones.tokenizer import BlipTokenizer
+from models.backbones.blip.tokenizer import BlipTokenizer
 from models.world import World
 
 CAPTIONS = [

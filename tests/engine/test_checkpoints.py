@@ -12,7 +12,7 @@ from data.errors import UserError
 from engine import checkpoints
 from engine.checkpoints import CheckpointError
 from models import build_model
-from models.backbones.captioner import BlipCaptioner
+from models.backbones.blip.captioner import BlipCaptioner
 
 SIZE = {"size": "tiny", "image_size": (32, 16)}
 

@@ -10,7 +10,7 @@ from data.images import read_image
 from data.transforms import normalise
 from engine.feeds import ImageFeed, PairBatches, Pairs
 from engine.seeds import sample_seeds, seed_of
-from models.backbones.tokenizer import TextBatch
+from models.backbones.blip.tokenizer import TextBatch
 from models.batch import Batch
 from models.world import World
 

@@ -8,8 +8,8 @@ import torch
 from engine.config import Config
 from engine.warm_up import is_wanted, start_captioner
 from models import build_model
-from models.backbones.captioner import BlipCaptioner
-from models.backbones.tokenizer import BlipTokenizer
+from models.backbones.blip.captioner import BlipCaptioner
+from models.backbones.blip.tokenizer import BlipTokenizer
 from models.batch import Batch, TrainingCaption
 
 

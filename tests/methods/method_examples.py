@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from models import METHODS, Batch, TrainingCaption, build_model
-from models.backbones.tokenizer import BlipTokenizer
+from models.backbones.blip.tokenizer import BlipTokenizer
 from models.methods.base import Method
 
 CAPTIONS = [

@@ -17,7 +17,7 @@ import torch.distributed
 from torch import Tensor, nn
 
 from models import DistributedWorld
-from models.backbones.tokenizer import BlipTokenizer
+from models.backbones.blip.tokenizer import BlipTokenizer
 from models.batch import Batch
 from models.methods.base import Method
 

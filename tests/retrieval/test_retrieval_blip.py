@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from models.backbones.blip import BlipRetrieval
-from models.backbones.tokenizer import BlipTokenizer
+from models.backbones.blip.retrieval import BlipRetrieval
+from models.backbones.blip.tokenizer import BlipTokenizer
 from retrieval.encode import encode_gallery, encode_queries
 from retrieval.evaluate import evaluate
 from retrieval.itm import candidates, score_pairs

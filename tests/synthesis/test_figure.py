@@ -8,9 +8,9 @@ from math import cos, pi, radians, sin
 import numpy as np
 import pytest
 
-from synthesis.attributes import sample_people
-from synthesis.figure import SIDES, Body, Pose, sample_pose
-from synthesis.layers import Layers
+from synthesis.drawn.attributes import sample_people
+from synthesis.drawn.figure import SIDES, Body, Pose, sample_pose
+from synthesis.drawn.layers import Layers
 
 PERSON = sample_people(1, seed=0)[0]
 

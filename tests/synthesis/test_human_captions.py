@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import pytest
 
-from synthesis.attributes import sample_people
-from synthesis.captions import LONG, MISTAKE_SHARE, SHORT, describe, tokens
-from synthesis.renderer import Picture
+from synthesis.drawn.attributes import sample_people
+from synthesis.drawn.captions import LONG, MISTAKE_SHARE, SHORT, describe, tokens
+from synthesis.drawn.renderer import Picture
 
 TERM_OF = {
     "navy": "blue", "beige": "brown", "tan": "brown", "khaki": "brown", "maroon": "red", "lavender": "purple", "gray": "grey",

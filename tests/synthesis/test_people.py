@@ -6,8 +6,8 @@ import random
 
 import pytest
 
-from synthesis.attributes import UPPER_KINDS, sample_people
-from synthesis.colours import ANCHORS, TERMS, make_colour, sample_colour, vary
+from synthesis.drawn.attributes import UPPER_KINDS, sample_people
+from synthesis.drawn.colours import ANCHORS, TERMS, make_colour, sample_colour, vary
 
 
 def _distance(first, second) -> float:

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from synthesis.attributes import Garment, Thing, sample_people
-from synthesis.camera import CAMERAS, encode_jpeg, expose, sample_shot
-from synthesis.colours import ANCHORS, Colour
-from synthesis.renderer import ProceduralRenderer
+from synthesis.drawn.attributes import Garment, Thing, sample_people
+from synthesis.drawn.camera import CAMERAS, encode_jpeg, expose, sample_shot
+from synthesis.drawn.colours import ANCHORS, Colour
+from synthesis.drawn.renderer import ProceduralRenderer
 
 
 def _shot(view: str, **changes):

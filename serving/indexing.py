@@ -23,11 +23,11 @@ import torch
 from torch import Tensor
 
 from data.errors import UserError
-from retrieval import vectors
-from retrieval.catalogue import DEAD, LIVE, NEW, Catalogue, Entry, Stamp
 from retrieval.encode import Progress, encode_gallery
-from retrieval.index import CATALOGUE, FORMAT, VECTORS, RowFile, checked_header, row_files
 from retrieval.verbs import RetrievalModel, device_of, inference
+from serving import vectors
+from serving.catalogue import DEAD, LIVE, NEW, Catalogue, Entry, Stamp
+from serving.index import CATALOGUE, FORMAT, VECTORS, RowFile, checked_header, row_files
 
 Decode = Callable[
     [Path], Tensor

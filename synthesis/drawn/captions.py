@@ -5,10 +5,17 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, replace
 
-from synthesis.attributes import Person
-from synthesis.colours import make_colour
-from synthesis.phrases import bag_phrase, hair_phrase, lower_phrase, pose_phrase, thing_phrase, upper_phrase
-from synthesis.renderer import Picture
+from synthesis.drawn.attributes import Person
+from synthesis.drawn.colours import make_colour
+from synthesis.drawn.phrases import (
+    bag_phrase,
+    hair_phrase,
+    lower_phrase,
+    pose_phrase,
+    thing_phrase,
+    upper_phrase,
+)
+from synthesis.drawn.renderer import Picture
 
 MISTAKE_SHARE = 0.02
 SHORT = (12, 40)  # words of a caption in CUHK-PEDES and RSTPReid

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 from math import pi
 
-from synthesis.attributes import PRINT
-from synthesis.colours import RGB
-from synthesis.figure import SIDES, Body
-from synthesis.layers import NEUTRAL, Layers, Point
-from synthesis.patterns import texture
+from synthesis.drawn.attributes import PRINT
+from synthesis.drawn.colours import RGB
+from synthesis.drawn.figure import SIDES, Body
+from synthesis.drawn.layers import NEUTRAL, Layers, Point
+from synthesis.drawn.patterns import texture
 
 
 @dataclass(frozen=True)

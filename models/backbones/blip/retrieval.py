@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from models.backbones.sizes import Size, size_named
-from models.backbones.text import TextShape, TextStack
-from models.backbones.tokenizer import BlipTokenizer, TextBatch
-from models.backbones.vision import BlipVision
+from models.backbones.blip.sizes import Size, size_named
+from models.backbones.blip.text import TextShape, TextStack
+from models.backbones.blip.tokenizer import BlipTokenizer, TextBatch
+from models.backbones.blip.vision import BlipVision
 
 Texts = TextBatch | Sequence[str]
 

@@ -9,9 +9,9 @@ import torch
 from data.views import gallery, queries
 from engine import checkpoints
 from engine.feeds import ImageFeed
-from engine.search import open_searcher
 from retrieval.evaluate import evaluate
-from tests.search.commands import run
+from serving.commands import open_searcher
+from tests.serving.commands import run
 
 pytestmark = pytest.mark.integration
 CPU = torch.device("cpu")

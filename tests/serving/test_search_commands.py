@@ -7,9 +7,9 @@ import sys
 import pytest
 from PIL import Image
 
-from retrieval.indexing import IndexWriter
-from retrieval.search import QUERY_LENGTH
-from tests.search.commands import run
+from serving.indexing import IndexWriter
+from serving.searcher import QUERY_LENGTH
+from tests.serving.commands import run
 
 pytestmark = pytest.mark.integration
 
@@ -168,7 +168,7 @@ def test_another_checkpoint_in_the_index_is_noticed(demo, crops, tmp_path, messa
 
 def test_without_gradio_the_page_says_what_to_install(index, messages, monkeypatch):
     monkeypatch.setitem(sys.modules, "gradio", None)
-    monkeypatch.delitem(sys.modules, "engine.search_page", raising=False)
+    monkeypatch.delitem(sys.modules, "serving.page", raising=False)
     assert run("serve", "--index", index).code == 1
     assert messages[-1].endswith("pip install -r requirements-search.txt.")
 

@@ -16,10 +16,10 @@ from data import PedesDataset, load_dataset
 from data.records import Record
 from engine import checkpoints
 from engine.run import LOGGER
-from engine.search import decoder
 from models import build_model
-from models.backbones.tokenizer import BlipTokenizer
+from models.backbones.blip.tokenizer import BlipTokenizer
 from models.methods.base import Method
+from serving.commands import decoder
 from synthesis.demo import make_demo
 
 IMAGE_SIZE = (48, 24)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from math import cos, pi, sin
 
-from synthesis.figure import HEAD_Y, SIDES, Body, Vector
-from synthesis.layers import NEUTRAL, Layers, Point
+from synthesis.drawn.figure import HEAD_Y, SIDES, Body, Vector
+from synthesis.drawn.layers import NEUTRAL, Layers, Point
 
 _HEAD_WIDTH, _HEAD_DEPTH, _HEAD_HEIGHT = 0.052, 0.060, 0.071
 _EYE = (40, 32, 30)

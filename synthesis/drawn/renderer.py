@@ -13,13 +13,13 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
-from synthesis.accessories import Bag, Head
-from synthesis.attributes import Person, sample_person
-from synthesis.background import paint_background, paint_occluder, paint_shadow
-from synthesis.camera import Shot, expose
-from synthesis.figure import SIDES, Body, Pose, sample_pose
-from synthesis.garments import Wardrobe
-from synthesis.layers import Layers
+from synthesis.drawn.accessories import Bag, Head
+from synthesis.drawn.attributes import Person, sample_person
+from synthesis.drawn.background import paint_background, paint_occluder, paint_shadow
+from synthesis.drawn.camera import Shot, expose
+from synthesis.drawn.figure import SIDES, Body, Pose, sample_pose
+from synthesis.drawn.garments import Wardrobe
+from synthesis.drawn.layers import Layers
 
 _TALL = 400  # pixels of the supersampled canvas that a crop should reach
 _SHEEN = 36.0  # grey levels of relief that even black cloth shows

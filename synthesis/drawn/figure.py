@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from math import atan2, cos, hypot, pi, radians, sin
 
-from synthesis.attributes import Person
-from synthesis.layers import Point
+from synthesis.drawn.attributes import Person
+from synthesis.drawn.layers import Point
 
 Vector = tuple[float, float, float]
 SIDES = (-1, 1)  # the person's right and left

@@ -6,7 +6,7 @@
     tokens.bin         (rows, N, D) float16: what ITM re-ranking reads
     checkpoint.pth     the model that all of it was made with
 
-`retrieval.indexing` writes it.
+`serving.indexing` writes it.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 
 from data.errors import UserError
-from retrieval import vectors
-from retrieval.catalogue import Catalogue
+from serving import vectors
+from serving.catalogue import Catalogue
 
 CATALOGUE, VECTORS, FEATURES, TOKENS, CHECKPOINT = (
     "catalogue.sqlite",

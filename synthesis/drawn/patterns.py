@@ -6,7 +6,7 @@ import random
 
 from PIL import Image, ImageDraw
 
-from synthesis.attributes import CHECKS, HORIZONTAL, PLAIN, PRINT, VERTICAL, Garment
+from synthesis.drawn.attributes import CHECKS, HORIZONTAL, PLAIN, PRINT, VERTICAL, Garment
 
 
 def texture(size: tuple[int, int], garment: Garment, scale: float, rng: random.Random) -> Image.Image | None:

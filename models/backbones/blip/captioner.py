@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.backbones.blip import required, text_shape
-from models.backbones.sizes import Size, size_named
-from models.backbones.text import DecoderCache, TextDecoder
-from models.backbones.tokenizer import CAPTION_LENGTH, BlipTokenizer, TextBatch
-from models.backbones.vision import BlipVision
+from models.backbones.blip.retrieval import required, text_shape
+from models.backbones.blip.sizes import Size, size_named
+from models.backbones.blip.text import DecoderCache, TextDecoder
+from models.backbones.blip.tokenizer import CAPTION_LENGTH, BlipTokenizer, TextBatch
+from models.backbones.blip.vision import BlipVision
 
 IGNORED = -100
 

@@ -20,11 +20,11 @@ from data.errors import UserError
 from data.folder import find_images
 from data.transforms import normalise
 from engine import checkpoints
-from engine.search import decoder, open_searcher
-from retrieval.catalogue import Catalogue
-from retrieval.index import CATALOGUE, VECTORS, SearchIndex
-from retrieval.indexing import IndexWriter, digest_of
-from tests.search.commands import ROOT, run
+from serving.catalogue import Catalogue
+from serving.commands import decoder, open_searcher
+from serving.index import CATALOGUE, VECTORS, SearchIndex
+from serving.indexing import IndexWriter, digest_of
+from tests.serving.commands import ROOT, run
 
 pytestmark = pytest.mark.integration
 CPU = torch.device("cpu")

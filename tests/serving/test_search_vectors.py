@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from data.errors import UserError
-from retrieval import vectors
+from serving import vectors
 
 WIDTH = 16
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import asdict, dataclass, replace
 
-from synthesis.colours import RGB, Colour, make_colour, sample_colour, vary
+from synthesis.drawn.colours import RGB, Colour, make_colour, sample_colour, vary
 
 SKIN_TONES: tuple[RGB, ...] = (
     (244, 208, 180),

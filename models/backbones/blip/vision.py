@@ -9,8 +9,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from models.backbones.blip.sizes import Size
 from models.backbones.linear import speed_up
-from models.backbones.sizes import Size
 
 
 class BlipVision(VisionTransformer):

@@ -25,10 +25,10 @@ from PIL import Image
 
 from data.errors import UserError
 from engine.run import LOGGER
-from engine.search import open_image
-from retrieval.index import SearchIndex
-from retrieval.search import QUERY_LENGTH, Hit, Searcher
-from retrieval.vectors import kind
+from serving.commands import open_image
+from serving.index import SearchIndex
+from serving.searcher import QUERY_LENGTH, Hit, Searcher
+from serving.vectors import kind
 
 EXAMPLES = (
     "a woman in a red coat with a black backpack",

@@ -9,9 +9,9 @@ import torch
 
 from data.errors import UserError
 from retrieval.encode import Gallery, TokenStore, encode_queries
-from retrieval.index import SearchIndex
 from retrieval.itm import cosine, rerank
 from retrieval.verbs import RetrievalModel, device_of
+from serving.index import SearchIndex
 
 QUERY_LENGTH = 500  # characters; the model reads the first 72 words
 MOST_HITS = 1000

@@ -12,7 +12,7 @@ from itertools import pairwise
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from synthesis.colours import RGB
+from synthesis.drawn.colours import RGB
 
 Point = tuple[float, float]
 NEUTRAL = 128  # relief value that leaves a colour as it is

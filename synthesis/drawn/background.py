@@ -6,8 +6,8 @@ import random
 
 from PIL import Image, ImageDraw, ImageFilter
 
-from synthesis.colours import RGB
-from synthesis.layers import NEUTRAL, Layers
+from synthesis.drawn.colours import RGB
+from synthesis.drawn.layers import NEUTRAL, Layers
 
 _GROUNDS: tuple[RGB, ...] = (
     (150, 148, 144),

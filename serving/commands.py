@@ -24,11 +24,11 @@ from data.transforms import normalise
 from engine import checkpoints
 from engine.run import LOGGER, Interrupted, StopSignal
 from engine.stage import choose_device, exit_code
-from retrieval.index import CHECKPOINT, SearchIndex
-from retrieval.indexing import IndexWriter, Report, digest_of
 from retrieval.pictures import contact_sheet
-from retrieval.search import Hit, Searcher
-from retrieval.vectors import kind
+from serving.index import CHECKPOINT, SearchIndex
+from serving.indexing import IndexWriter, Report, digest_of
+from serving.searcher import Hit, Searcher
+from serving.vectors import kind
 
 _SHOWN = 5  # unreadable images that are named
 
@@ -255,7 +255,7 @@ def serve(options: argparse.Namespace) -> int:
         UserError: Gradio is not installed, the address is taken, or the index can't be used.
     """
     try:  # Gradio is an extra that training machines do not have
-        from engine.search_page import run_page
+        from serving.page import run_page
     except ModuleNotFoundError as error:
         if error.name != "gradio":
             raise

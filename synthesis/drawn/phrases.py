@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import random
 
-from synthesis.attributes import CHECKS, HORIZONTAL, PRINT, VERTICAL, Garment, Person, Thing
-from synthesis.colours import Colour
-from synthesis.renderer import Picture
+from synthesis.drawn.attributes import CHECKS, HORIZONTAL, PRINT, VERTICAL, Garment, Person, Thing
+from synthesis.drawn.colours import Colour
+from synthesis.drawn.renderer import Picture
 
 COLOUR_WORDS: dict[str, tuple[str, ...]] = {
     "dark blue": ("dark blue", "navy blue", "navy", "blue"),

@@ -18,10 +18,10 @@ from PIL import Image
 from data.views import gallery, queries
 from engine import checkpoints
 from engine.feeds import ImageFeed
-from engine.search import open_searcher
 from retrieval.evaluate import evaluate
-from retrieval.search import QUERY_LENGTH, Hit
-from tests.search.commands import run
+from serving.commands import open_searcher
+from serving.searcher import QUERY_LENGTH, Hit
+from tests.serving.commands import run
 
 pytest.importorskip("gradio", reason="the page needs Gradio: pip install -r requirements-search.txt")
 pytest.importorskip(
@@ -32,7 +32,7 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
-from engine.search_page import MOST_PICTURES, Guard, Page, page_server
+from serving.page import MOST_PICTURES, Guard, Page, page_server
 
 pytestmark = pytest.mark.integration
 CPU = torch.device("cpu")

@@ -1,0 +1,1 @@
+"""BLIP: image encoder, text stack, captioner, tokenizer, and its released files."""

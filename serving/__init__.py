@@ -1,0 +1,1 @@
+"""Using a trained model on one's own images: an index that follows its folder, commands and a web page."""
