@@ -26,7 +26,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.measure import RESULTS, WORDS, write_csv
 from models.backbones.blip.retrieval import BlipRetrieval
-from models.backbones.blip.tokenizer import BlipTokenizer, TextBatch
+from models.backbones.blip.tokenizer import BlipTokenizer
+from models.texts import TextBatch
 from retrieval.evaluate import evaluate
 
 REAL_MATCHES = 3

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import conv2d, dropout, gelu, layer_norm, linear, pad
 
 from models.backbones.blip.retrieval import BlipRetrieval
-from models.backbones.blip.tokenizer import TextBatch
+from models.texts import TextBatch
 
 TEXT_LENGTH = 73
 

@@ -16,8 +16,8 @@ from data.cache import ImageCache, read_batch
 from data.transforms import augment, normalise, uniform
 from engine.config import Config
 from engine.seeds import sample_seeds, seed_of
-from models.backbones.blip.tokenizer import TextBatch
 from models.batch import Batch
+from models.texts import TextBatch
 from models.world import World
 
 

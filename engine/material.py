@@ -17,9 +17,9 @@ from engine.config import Config
 from engine.feeds import Pairs
 from engine.sources import fixed_captions, generated_captions, training_images
 from models import METHODS
-from models.backbones.blip.tokenizer import TextBatch
 from models.batch import TrainingCaption
 from models.methods.base import Method
+from models.texts import TextBatch
 
 CAPTIONER_KINDS = frozenset({"base", "styled"})  # what stages A to C make; "fixed" is stage A's alone
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from models.backbones.blip.tokenizer import TextBatch
+from models.texts import TextBatch
 
 
 @dataclass(frozen=True)

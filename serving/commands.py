@@ -10,23 +10,17 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import torch
-from PIL import Image
-from torch import Tensor
 from tqdm import tqdm
 
-from data.cache import read_batch
 from data.errors import UserError
 from data.folder import find_images
-from data.images import read_image
-from data.records import leaves
-from data.transforms import normalise
 from engine import checkpoints
 from engine.run import LOGGER, Interrupted, StopSignal
 from engine.stage import choose_device, exit_code
 from retrieval.pictures import contact_sheet
-from serving.index import CHECKPOINT, SearchIndex
+from serving.index import CHECKPOINT
 from serving.indexing import IndexWriter, Report, digest_of
+from serving.opening import decoder, open_image, open_searcher
 from serving.searcher import Hit, Searcher
 from serving.vectors import kind
 
@@ -125,11 +119,6 @@ def index(options: argparse.Namespace) -> int:
     return 0
 
 
-def decoder(image_size: tuple[int, int]) -> Callable[[Path], Tensor]:
-    """A function from a file to the (3, H, W) float32 that evaluation gives the model for it."""
-    return lambda path: normalise(torch.from_numpy(read_batch([path], image_size)))[0]
-
-
 def _keep_checkpoint(source: Path, target: Path) -> None:
     """The index has its model beside it: as a hard link where the file system allows it, else as a copy.
 
@@ -174,21 +163,6 @@ def _tell(report: Report, options: argparse.Namespace) -> None:
     )
 
 
-def open_searcher(directory: Path, device: torch.device) -> Searcher:
-    """An index with its model, ready to be asked.
-
-    Raises:
-        UserError: no index, not finished, damaged, or its checkpoint is gone or another one.
-    """
-    found = SearchIndex(directory)
-    if digest_of(directory / CHECKPOINT) != found.header["checkpoint"]:
-        raise UserError(
-            f"{directory / CHECKPOINT} is not the model that the index was made with: make the index anew."
-        )
-    model, _ = checkpoints.load_retrieval_model(directory / CHECKPOINT)
-    return Searcher(found, model.to(device))
-
-
 def query(options: argparse.Namespace) -> int:
     """Print the images for a sentence as a table or as JSON, and draw them; returns the exit code.
 
@@ -209,18 +183,6 @@ def _draw(searcher: Searcher, sentence: str, hits: Sequence[Hit], path: Path) ->
         contact_sheet(path, sentence, shown, lambda image: open_image(searcher.index, image))
     except OSError as error:
         raise UserError(f"The sheet {path} can't be written ({error.strerror}): name another file.") from None
-
-
-def open_image(found: SearchIndex, image: str) -> Image.Image:
-    """An indexed image (its path below the image folder) as RGB.
-
-    Raises:
-        UserError: it is gone, does not open any more, or has become a link that leaves the folder.
-    """
-    path = found.root / image
-    if leaves(path, found.root):
-        raise UserError(f"{image} leads out of the image folder.")
-    return read_image(path)
 
 
 def _as_table(searcher: Searcher, hits: Sequence[Hit]) -> str:

@@ -25,8 +25,8 @@ from PIL import Image
 
 from data.errors import UserError
 from engine.run import LOGGER
-from serving.commands import open_image
 from serving.index import SearchIndex
+from serving.opening import open_image
 from serving.searcher import QUERY_LENGTH, Hit, Searcher
 from serving.vectors import kind
 

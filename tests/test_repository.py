@@ -16,7 +16,17 @@ from engine.config import load_config
 REPOSITORY = Path(__file__).resolve().parents[1]
 LARGEST = 300_000  # bytes
 DATA_ONLY = ("checkpoint", "datasets", "pre_gen_data", "output")
-ROOMS = ("engine", "models", "losses", "data", "captioning", "clustering", "retrieval", "serving", "synthesis")
+ROOMS = (
+    "engine",
+    "models",
+    "losses",
+    "data",
+    "captioning",
+    "clustering",
+    "retrieval",
+    "serving",
+    "synthesis",
+)
 PACKAGE_OF = {
     "PIL": "pillow",
     "sklearn": "scikit-learn",

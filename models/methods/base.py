@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from models.backbones.blip.tokenizer import TextBatch
 from models.batch import Batch, TrainingCaption
+from models.texts import TextBatch
 from models.world import World
 
 

@@ -13,9 +13,9 @@ from losses.itm import hard_negatives, itm_loss
 from losses.local import local_loss, masked_token_mean
 from losses.ndf import ndf_loss
 from models.backbones.blip.retrieval import BlipRetrieval
-from models.backbones.blip.tokenizer import TextBatch
 from models.batch import Batch, TrainingCaption
 from models.methods.base import Method
+from models.texts import TextBatch
 from models.world import World
 
 

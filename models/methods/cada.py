@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from losses.masked_language import hidden_units, masked_language_loss
 from models.backbones.blip.retrieval import text_shape
 from models.backbones.blip.text import TextDecoder
-from models.backbones.blip.tokenizer import TextBatch
 from models.batch import Batch, TrainingCaption
 from models.methods.attribute_words import attribute_units
 from models.methods.blip_method import BlipMethod
+from models.texts import TextBatch
 
 HALVES = ((1, 37), (37, 73))  # token positions of ATP's two halves; position 0 is [ENC]
 HIDING = {"words": 0.4, "phrases": 0.8}  # probability with which ARA hides a unit

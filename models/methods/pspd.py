@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from models.backbones.blip.tokenizer import TextBatch
 from models.batch import Batch, TrainingCaption
 from models.methods.blip_method import BlipMethod
+from models.texts import TextBatch
 
 
 class PSPD(BlipMethod):

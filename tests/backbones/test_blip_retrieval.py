@@ -9,7 +9,7 @@ from models.backbones.attention import attend
 from models.backbones.blip.retrieval import BlipRetrieval
 from models.backbones.blip.sizes import SIZES, size_named
 from models.backbones.blip.text import TextShape, TextStack, runs_of
-from models.backbones.blip.tokenizer import TextBatch
+from models.texts import TextBatch
 
 
 @pytest.fixture(scope="module")

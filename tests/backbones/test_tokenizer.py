@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import BertTokenizerFast
 
-from models.backbones.blip.tokenizer import BlipTokenizer, TextBatch, clean_caption
+from models.backbones.blip.tokenizer import BlipTokenizer
+from models.texts import TextBatch, clean_caption
 
 
 def test_clean_caption():

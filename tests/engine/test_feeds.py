@@ -10,8 +10,8 @@ from data.images import read_image
 from data.transforms import normalise
 from engine.feeds import ImageFeed, PairBatches, Pairs
 from engine.seeds import sample_seeds, seed_of
-from models.backbones.blip.tokenizer import TextBatch
 from models.batch import Batch
+from models.texts import TextBatch
 from models.world import World
 
 CPU = torch.device("cpu")

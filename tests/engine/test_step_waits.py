@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from benchmarks.training_step import make_batch, make_model, make_trainer
 from models.backbones.attention import Dense
 from models.backbones.blip import text
-from models.backbones.blip.tokenizer import TextBatch
+from models.texts import TextBatch
 
 # Operations that hand a value, or a shape that depends on values, from the device to the host.
 WAITING = {

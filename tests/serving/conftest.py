@@ -19,7 +19,7 @@ from engine.run import LOGGER
 from models import build_model
 from models.backbones.blip.tokenizer import BlipTokenizer
 from models.methods.base import Method
-from serving.commands import decoder
+from serving.opening import decoder
 from synthesis.demo import make_demo
 
 IMAGE_SIZE = (48, 24)

@@ -21,9 +21,9 @@ from data.folder import find_images
 from data.transforms import normalise
 from engine import checkpoints
 from serving.catalogue import Catalogue
-from serving.commands import decoder, open_searcher
 from serving.index import CATALOGUE, VECTORS, SearchIndex
 from serving.indexing import IndexWriter, digest_of
+from serving.opening import decoder, open_searcher
 from tests.serving.commands import ROOT, run
 
 pytestmark = pytest.mark.integration

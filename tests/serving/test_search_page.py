@@ -19,7 +19,7 @@ from data.views import gallery, queries
 from engine import checkpoints
 from engine.feeds import ImageFeed
 from retrieval.evaluate import evaluate
-from serving.commands import open_searcher
+from serving.opening import open_searcher
 from serving.searcher import QUERY_LENGTH, Hit
 from tests.serving.commands import run
 

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from models.backbones.blip.retrieval import required, text_shape
 from models.backbones.blip.sizes import Size, size_named
 from models.backbones.blip.text import DecoderCache, TextDecoder
-from models.backbones.blip.tokenizer import CAPTION_LENGTH, BlipTokenizer, TextBatch
+from models.backbones.blip.tokenizer import CAPTION_LENGTH, BlipTokenizer
 from models.backbones.blip.vision import BlipVision
+from models.texts import TextBatch
 
 IGNORED = -100
 

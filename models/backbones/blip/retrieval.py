@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from models.backbones.blip.sizes import Size, size_named
 from models.backbones.blip.text import TextShape, TextStack
-from models.backbones.blip.tokenizer import BlipTokenizer, TextBatch
+from models.backbones.blip.tokenizer import BlipTokenizer
 from models.backbones.blip.vision import BlipVision
+from models.texts import TextBatch
 
 Texts = TextBatch | Sequence[str]
 

@@ -1,4 +1,4 @@
-"""Captions to token ids: BERT's WordPiece, with word alignment, and batches that can be cut and joined."""
+"""Captions to token ids: BERT's WordPiece, with word alignment."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -17,106 +16,15 @@ from tokenizers.pre_tokenizers import BertPreTokenizer
 from tokenizers.trainers import WordPieceTrainer
 from torch import Tensor
 
+from models.texts import PAD_ID, TextBatch, clean_caption
+
 PAD, UNKNOWN, CLS, SEP, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
 DECODE, ENCODE = "[DEC]", "[ENC]"
-PAD_ID = 0
 HUB_NAME = "bert-base-uncased"
 RETRIEVAL_LENGTH = 73
 CAPTION_LENGTH = 77
 
-_DROPPED = re.compile(r'[.!"()*#:;~]')
 _EDGE_PUNCTUATION = " \t,?'`-_/\\[]{}<>|&+=$%^@"
-
-
-def clean_caption(text: str, max_words: int = 72) -> str:
-    """BLIP's caption cleaning: lower case, `. ! " ( ) * # : ; ~` to spaces, single spaces, at most max_words."""
-    return " ".join(_DROPPED.sub(" ", text.lower()).split()[:max_words])
-
-
-@dataclass(frozen=True)
-class TextBatch:
-    """Tokenised captions, padded on the right to the longest.
-
-    ids (B, L) int64; mask (B, L) bool, True at tokens and False at padding; extras: further (B, L) tensors
-    that follow the tokens through indexing, trimming and joining (masks of attribute words, say).
-    `full` is True when it is known, without asking the device, that nothing is padding: attention then
-    needs no mask.
-    """
-
-    ids: Tensor
-    mask: Tensor
-    extras: Mapping[str, Tensor] = field(default_factory=dict)
-    full: bool | None = None
-
-    def __post_init__(self) -> None:
-        for name, tensor in {"mask": self.mask, **self.extras}.items():
-            if tensor.shape != self.ids.shape:
-                raise ValueError(
-                    f"{name} has shape {tuple(tensor.shape)}, the ids {tuple(self.ids.shape)}: they must agree"
-                )
-        if self.full is None:
-            known = self.mask.device.type == "cpu"
-            object.__setattr__(self, "full", known and bool(self.mask.all()))
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def _map(self, change, full: bool | None) -> TextBatch:
-        extras = {name: change(tensor) for name, tensor in self.extras.items()}
-        return TextBatch(change(self.ids), change(self.mask), extras, full)
-
-    def __getitem__(self, rows: slice | Tensor | Sequence[int]) -> TextBatch:
-        """The captions at `rows` (a slice, an index or boolean tensor, or a list), same padding."""
-        if isinstance(rows, int):
-            rows = slice(rows, rows + 1 or None)
-        return self._map(lambda tensor: tensor[rows], self.full or None)
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> TextBatch:
-        """The same batch on another device; itself where it is there already."""
-        if self.ids.device == torch.device(device):
-            return self
-        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking), self.full)
-
-    def pin_memory(self) -> TextBatch:
-        """Page-locked copies, which torch's DataLoader asks for by this name."""
-        return self._map(lambda tensor: tensor.pin_memory(), self.full)
-
-    def trim(self) -> TextBatch:
-        """Without the columns that are padding in every caption (reads the mask: do it before moving to a GPU)."""
-        used = int(self.mask.any(0).sum())
-        return self if used == self.ids.shape[1] else self._map(lambda tensor: tensor[:, :used], None)
-
-    def without(self, dropped: Tensor) -> TextBatch:
-        """Without the tokens at `dropped` (B, L) bool: those after them move up. The first and the last token stay."""
-        last = self.mask.sum(1, keepdim=True) - 1
-        columns = torch.arange(self.ids.shape[1], device=self.ids.device)
-        kept = self.mask & (~dropped | (columns == 0) | (columns == last))
-        order = (~kept).long().argsort(dim=1, stable=True)
-        mask = kept.gather(1, order)
-        return self._map(lambda tensor: tensor.gather(1, order) * mask.to(tensor.dtype), None).trim()
-
-    def with_extras(self, **extras: Tensor) -> TextBatch:
-        """The same captions with these (B, L) tensors besides the extras there are."""
-        return TextBatch(self.ids, self.mask, {**self.extras, **extras}, self.full)
-
-    @staticmethod
-    def cat(batches: Sequence[TextBatch]) -> TextBatch:
-        """One batch of all captions in order, padded to the longest. Raises ValueError where the extras differ."""
-        if not batches:
-            raise ValueError("no text batch to join: give at least one")
-        names = set(batches[0].extras)
-        if any(set(batch.extras) != names for batch in batches):
-            raise ValueError(
-                "text batches with different extras cannot be joined: prepare all of them the same way"
-            )
-        width = max(batch.ids.shape[1] for batch in batches)
-
-        def joined(tensors: list[Tensor]) -> Tensor:
-            return torch.cat([torch.nn.functional.pad(one, (0, width - one.shape[1])) for one in tensors])
-
-        extras = {name: joined([batch.extras[name] for batch in batches]) for name in batches[0].extras}
-        full = all(batch.full and batch.ids.shape[1] == width for batch in batches)
-        return TextBatch(joined([b.ids for b in batches]), joined([b.mask for b in batches]), extras, full)
 
 
 class BlipTokenizer:

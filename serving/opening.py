@@ -1,0 +1,52 @@
+"""What the commands and the page open: an index with its model, images to encode, indexed images to show."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from data.cache import read_batch
+from data.errors import UserError
+from data.images import read_image
+from data.records import leaves
+from data.transforms import normalise
+from engine import checkpoints
+from serving.index import CHECKPOINT, SearchIndex
+from serving.indexing import digest_of
+from serving.searcher import Searcher
+
+
+def decoder(image_size: tuple[int, int]) -> Callable[[Path], Tensor]:
+    """A function from a file to the (3, H, W) float32 that evaluation gives the model for it."""
+    return lambda path: normalise(torch.from_numpy(read_batch([path], image_size)))[0]
+
+
+def open_searcher(directory: Path, device: torch.device) -> Searcher:
+    """An index with its model, ready to be asked.
+
+    Raises:
+        UserError: no index, not finished, damaged, or its checkpoint is gone or another one.
+    """
+    found = SearchIndex(directory)
+    if digest_of(directory / CHECKPOINT) != found.header["checkpoint"]:
+        raise UserError(
+            f"{directory / CHECKPOINT} is not the model that the index was made with: make the index anew."
+        )
+    model, _ = checkpoints.load_retrieval_model(directory / CHECKPOINT)
+    return Searcher(found, model.to(device))
+
+
+def open_image(found: SearchIndex, image: str) -> Image.Image:
+    """An indexed image (its path below the image folder) as RGB.
+
+    Raises:
+        UserError: it is gone, does not open any more, or has become a link that leaves the folder.
+    """
+    path = found.root / image
+    if leaves(path, found.root):
+        raise UserError(f"{image} leads out of the image folder.")
+    return read_image(path)
