@@ -16,9 +16,10 @@ from transformers import (
 )
 
 from models.backbones.blip.captioner import BlipCaptioner
-from models.backbones.blip.checkpoints import CheckpointError, interpolate_positions, load_blip
+from models.backbones.blip.checkpoints import load_blip
 from models.backbones.blip.retrieval import BlipRetrieval
 from models.backbones.blip.tokenizer import BlipTokenizer
+from models.backbones.weights import CheckpointError, interpolate_positions
 
 SOURCE_IMAGE = 384  # as in the released captioning file: a 48 x 48 grid of the tiny model's patches
 POSITIONS = "visual_encoder.pos_embed"

@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import json
 import math
-import pickle
 import re
-import warnings
-import zipfile
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
+
+from models.backbones.weights import (
+    CheckpointError,
+    LoadReport,
+    interpolate_positions,
+    missing_names,
+    read_pth,
+    read_safetensors,
+    some,
+)
 
 POSITIONS = "visual_encoder.pos_embed"
 
@@ -54,38 +56,6 @@ _TRANSFORMERS_NAMES = [
 ]
 
 
-class CheckpointError(ValueError):
-    """A file that is no checkpoint, or one of another model; the message says which and what to do."""
-
-
-@dataclass(frozen=True)
-class LoadReport:
-    """What loading did, by parameter name.
-
-    missing: parameters of the model (heads only) that the file lacks and that keep their random start;
-    unexpected: tensors of the file that no BLIP model of ours knows; interpolated: reshaped to the model's image size;
-    ignored: known and not needed here (momentum copies, queues, the parts of the other BLIP model).
-    """
-
-    missing: tuple[str, ...]
-    unexpected: tuple[str, ...]
-    interpolated: tuple[str, ...]
-    ignored: tuple[str, ...]
-
-    def __str__(self) -> str:
-        parts = []
-        for word, names in (
-            ("missing", self.missing),
-            ("unexpected", self.unexpected),
-            ("interpolated", self.interpolated),
-        ):
-            if names:
-                parts.append(f"{word}: {_some(names)}")
-        if self.ignored:
-            parts.append(f"{len(self.ignored)} not needed here")
-        return "; ".join(parts) or "everything found, nothing left over"
-
-
 def load_blip(model: nn.Module, path: str | Path, source_grid: tuple[int, int] | None = None) -> LoadReport:
     """Fills a `BlipRetrieval` or `BlipCaptioner` (or a subclass) with the weights at `path`.
 
@@ -99,16 +69,16 @@ def load_blip(model: nn.Module, path: str | Path, source_grid: tuple[int, int] |
     Raises CheckpointError for a missing, truncated or unsafe file, and for one whose encoder is not the model's.
     """
     path = Path(path)
-    source = _read_transformers(path, model) if path.is_dir() else _read_pth(path)
+    source = _read_transformers(path, model) if path.is_dir() else read_pth(path)
     target = model.state_dict()
     interpolated = _fit_positions(source, model.visual_encoder.grid, source_grid, path)
     found = {name: source[name] for name in target if name in source}
     _check_shapes(found, target, path)
-    missing = _missing(found, target)
+    missing = missing_names(found, target)
     needed = [name for name in missing if name.startswith(model.encoder_prefixes)]
     if needed:
         raise CheckpointError(
-            f"{path} lacks {len(needed)} weights of the {type(model).__name__}'s encoders: {_some(needed)}. "
+            f"{path} lacks {len(needed)} weights of the {type(model).__name__}'s encoders: {some(needed)}. "
             "Is it the file of another model? See checkpoint/README.md"
         )
     model.load_state_dict(found, strict=False)
@@ -118,65 +88,15 @@ def load_blip(model: nn.Module, path: str | Path, source_grid: tuple[int, int] |
     return LoadReport(tuple(missing), tuple(unexpected), tuple(interpolated), tuple(ignored))
 
 
-def _read_pth(path: Path) -> dict[str, Tensor]:
-    """The tensors of a `.pth`, from its `model` entry if it has one; no code in it is run."""
-    if not path.is_file():
-        raise CheckpointError(f"no checkpoint at {path}: checkpoint/README.md says what to put there")
-    try:
-        # Mapped, the momentum copies that make up half of a file are never read.
-        with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # torch's remarks on the pickle protocol of files that are refused anyway
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(_why_refused(path, str(error))) from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, AttributeError, TypeError):
-        raise CheckpointError(f"{path} is truncated or no PyTorch checkpoint: download it again") from None
-    return _tensors(content, path)
-
-
-def _why_refused(path: Path, error: str) -> str:
-    unsafe = re.search(r"GLOBAL (\S+)|[Uu]nsupported (?:class|global)[: ]+(\S+)", error)
-    if unsafe is None:
-        return (
-            f"{path} is no PyTorch checkpoint of plain tensors (cut short, or another kind of file) "
-            "and nothing in it was run: download it again"
-        )
-    thing = next(name for name in unsafe.groups() if name)
-    return (
-        f"{path} holds more than tensors ({thing}), which could run code when read, so it was not loaded: "
-        "if you trust it, re-save its 'model' entry alone"
-    )
-
-
-def _tensors(content: object, path: Path) -> dict[str, Tensor]:
-    for entry in ("model", "state_dict"):
-        if isinstance(content, Mapping) and isinstance(content.get(entry), Mapping):
-            content = content[entry]
-    if not isinstance(content, Mapping):
-        raise CheckpointError(f"{path} holds a {type(content).__name__}, not the named weights of a model")
-    named = {str(name).removeprefix("module."): value for name, value in content.items()}
-    tensors = {name: value for name, value in named.items() if isinstance(value, Tensor)}
-    if not tensors:
-        raise CheckpointError(f"{path} holds no tensors: it is not a model's checkpoint")
-    return tensors
-
-
 def _read_transformers(directory: Path, model: nn.Module) -> dict[str, Tensor]:
     """The tensors of a directory saved by transformers, under BLIP's own names."""
     config = _read_config(directory)
     _check_heads(config, model, directory)
     weights = directory / "model.safetensors"
     if weights.is_file():
-        try:
-            tensors = load_file(weights)
-        except (SafetensorError, OSError):
-            raise CheckpointError(
-                f"{weights} is truncated or no safetensors file: download it again"
-            ) from None
+        tensors = read_safetensors(weights)
     elif (directory / "pytorch_model.bin").is_file():
-        tensors = _read_pth(directory / "pytorch_model.bin")
+        tensors = read_pth(directory / "pytorch_model.bin")
     else:
         raise CheckpointError(f"{directory} has neither model.safetensors nor pytorch_model.bin")
     return {_blip_name(name): tensor for name, tensor in tensors.items()}
@@ -236,14 +156,6 @@ def _fit_positions(
     return [POSITIONS]
 
 
-def interpolate_positions(positions: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
-    """Position embedding (1, 1 + rows * columns, D) of grid `old` for grid `new`, bicubically; the class token's stays."""
-    token, grid = positions[:, :1], positions[:, 1:]
-    grid = grid.unflatten(1, old).permute(0, 3, 1, 2).float()
-    grid = F.interpolate(grid, size=new, mode="bicubic", align_corners=False)
-    return torch.cat([token, grid.permute(0, 2, 3, 1).flatten(1, 2).to(token.dtype)], dim=1)
-
-
 def _check_shapes(found: Mapping[str, Tensor], target: Mapping[str, Tensor], path: Path) -> None:
     wrong = [name for name, tensor in found.items() if tensor.shape != target[name].shape]
     if not wrong:
@@ -261,18 +173,6 @@ def _check_shapes(found: Mapping[str, Tensor], target: Mapping[str, Tensor], pat
     )
 
 
-def _missing(found: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> list[str]:
-    """Names without a tensor in the file; a name tied to another that has one (the word head's) is not missing."""
-    filled = {target[name].data_ptr() for name in found}
-    return [name for name, tensor in target.items() if name not in found and tensor.data_ptr() not in filled]
-
-
 def _of_the_other_model(name: str, target: Iterable[str]) -> bool:
     part = next((part for part in _BLIP_PARTS if name.startswith(part)), None)
     return part is not None and not any(ours.startswith(part) for ours in target)
-
-
-def _some(names: Iterable[str], most: int = 5) -> str:
-    names = list(names)
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

@@ -1,0 +1,129 @@
+"""Files of released weights, read safely; and what every backbone's loading shares.
+
+Which names a file has and which of them are needed is the backbone's own affair.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+import warnings
+import zipfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+
+class CheckpointError(ValueError):
+    """A file that is no checkpoint, or one of another model; the message says which and what to do."""
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What loading did, by parameter name.
+
+    missing: parameters of the model (heads only) that the file lacks and that keep their random start;
+    unexpected: tensors of the file that no model of this backbone knows; interpolated: reshaped to the model's image size;
+    ignored: known and not needed here (momentum copies, queues, the parts of another model in the same file).
+    """
+
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    interpolated: tuple[str, ...]
+    ignored: tuple[str, ...]
+
+    def __str__(self) -> str:
+        parts = []
+        for word, names in (
+            ("missing", self.missing),
+            ("unexpected", self.unexpected),
+            ("interpolated", self.interpolated),
+        ):
+            if names:
+                parts.append(f"{word}: {some(names)}")
+        if self.ignored:
+            parts.append(f"{len(self.ignored)} not needed here")
+        return "; ".join(parts) or "everything found, nothing left over"
+
+
+def read_pth(path: Path) -> dict[str, Tensor]:
+    """The tensors of a `.pth`, from its `model` or `state_dict` entry if it has one; no code in it is run.
+
+    Raises CheckpointError for a file that is missing, truncated, no checkpoint, or holds more than tensors.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"no checkpoint at {path}: checkpoint/README.md says what to put there")
+    try:
+        # Mapped, the momentum copies that make up half of a file are never read.
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore"
+            )  # torch's remarks on the pickle protocol of files that are refused anyway
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(_why_refused(path, str(error))) from None
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, AttributeError, TypeError):
+        raise CheckpointError(f"{path} is truncated or no PyTorch checkpoint: download it again") from None
+    return _tensors(content, path)
+
+
+def _why_refused(path: Path, error: str) -> str:
+    unsafe = re.search(r"GLOBAL (\S+)|[Uu]nsupported (?:class|global)[: ]+(\S+)", error)
+    if unsafe is None:
+        return (
+            f"{path} is no PyTorch checkpoint of plain tensors (cut short, or another kind of file) "
+            "and nothing in it was run: download it again"
+        )
+    thing = next(name for name in unsafe.groups() if name)
+    return (
+        f"{path} holds more than tensors ({thing}), which could run code when read, so it was not loaded: "
+        "if you trust it, re-save its 'model' entry alone"
+    )
+
+
+def _tensors(content: object, path: Path) -> dict[str, Tensor]:
+    for entry in ("model", "state_dict"):
+        if isinstance(content, Mapping) and isinstance(content.get(entry), Mapping):
+            content = content[entry]
+    if not isinstance(content, Mapping):
+        raise CheckpointError(f"{path} holds a {type(content).__name__}, not the named weights of a model")
+    named = {str(name).removeprefix("module."): value for name, value in content.items()}
+    tensors = {name: value for name, value in named.items() if isinstance(value, Tensor)}
+    if not tensors:
+        raise CheckpointError(f"{path} holds no tensors: it is not a model's checkpoint")
+    return tensors
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a `.safetensors` file. Raises CheckpointError where it is damaged."""
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError):
+        raise CheckpointError(f"{path} is truncated or no safetensors file: download it again") from None
+
+
+def interpolate_positions(positions: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
+    """Position embedding (1, 1 + rows * columns, D) of grid `old` for grid `new`, bicubically; the class token's stays."""
+    token, grid = positions[:, :1], positions[:, 1:]
+    grid = grid.unflatten(1, old).permute(0, 3, 1, 2).float()
+    grid = F.interpolate(grid, size=new, mode="bicubic", align_corners=False)
+    return torch.cat([token, grid.permute(0, 2, 3, 1).flatten(1, 2).to(token.dtype)], dim=1)
+
+
+def missing_names(found: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> list[str]:
+    """Names without a tensor in the file; a name tied to another that has one (the word head's) is not missing."""
+    filled = {target[name].data_ptr() for name in found}
+    return [name for name, tensor in target.items() if name not in found and tensor.data_ptr() not in filled]
+
+
+def some(names: Iterable[str], most: int = 5) -> str:
+    """The first names, and how many more there are."""
+    names = list(names)
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
