@@ -44,7 +44,7 @@ def make_model(size: str, drop: float) -> PSPD:
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as directory:
         words = BlipTokenizer.train(WORDS * 10, directory, vocab_size=2000)
-    return build_model("pspd", size=size, tokenizer=words, dropout=drop)
+    return build_model("pspd", size=size, tokenizer=words, dropout=drop, vit_grad_ckpt=False)
 
 
 def make_batch(model: PSPD, size: int, device: str) -> Batch:

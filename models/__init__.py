@@ -1,7 +1,21 @@
-"""Models: backbones, and one file per method that binds a backbone to its losses."""
+"""Models: backbones, and one file per method that binds a backbone to its losses.
 
+`Captioner` is what captions the training images, whatever the method that then learns from them.
+"""
+
+from models.backbones.blip.captioner import BlipCaptioner as Captioner
 from models.batch import Batch, TrainingCaption
-from models.registry import METHODS, build_model, load_weights
+from models.registry import METHODS, build_model, check_options, load_weights
 from models.world import DistributedWorld, World
 
-__all__ = ["METHODS", "Batch", "DistributedWorld", "TrainingCaption", "World", "build_model", "load_weights"]
+__all__ = [
+    "METHODS",
+    "Batch",
+    "Captioner",
+    "DistributedWorld",
+    "TrainingCaption",
+    "World",
+    "build_model",
+    "check_options",
+    "load_weights",
+]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -49,16 +49,24 @@ def build_model(method: str, **options: Any) -> Method:
     Raises:
         ModelError: no such method, or an option that neither the method nor its backbone has.
     """
+    check_options(method, options)
+    return METHODS[method](**options)
+
+
+def check_options(method: str, options: Iterable[str]) -> None:
+    """Refuses names that are no option of a method or its backbone, before anything is built.
+
+    Raises:
+        ModelError: no such method, or no such option; the message lists those that there are.
+    """
     if method not in METHODS:
         raise ModelError(f"There is no method {method!r}; choose one of {', '.join(METHODS)}.")
-    kind = METHODS[method]
-    known = _option_names(kind)
+    known = _option_names(METHODS[method])
     unknown = sorted(set(options) - known)
     if unknown:
         raise ModelError(
             f"Method {method!r} has no option {', '.join(unknown)}; it has {', '.join(sorted(known))}."
         )
-    return kind(**options)
 
 
 def _option_names(kind: type[Method]) -> set[str]:

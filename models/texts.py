@@ -1,10 +1,15 @@
-"""Captions as every text encoder takes them: cleaned, and as batches of token ids that can be cut and joined."""
+"""Captions as every text encoder takes them: cleaned, and as batches of token ids that can be cut and joined.
+
+What makes the ids is a backbone's own tokenizer; `TextTokenizer` says what the rest of the project asks of one.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -103,3 +108,28 @@ class TextBatch:
         extras = {name: joined([batch.extras[name] for batch in batches]) for name in batches[0].extras}
         full = all(batch.full and batch.ids.shape[1] == width for batch in batches)
         return TextBatch(joined([b.ids for b in batches]), joined([b.mask for b in batches]), extras, full)
+
+
+class TextTokenizer(Protocol):
+    """A backbone's tokenizer: made from its vocabulary alone, so that a checkpoint can hold it.
+
+    Attributes:
+        file: name of the file that holds a vocabulary, in whatever directory.
+        vocabulary: the entries by id; `TokenizerClass(vocabulary)` is the same tokenizer again.
+    """
+
+    file: ClassVar[str]
+    vocabulary: tuple[str, ...]
+
+    def __init__(self, vocabulary: Sequence[str]) -> None: ...
+
+    @classmethod
+    def load(cls, path: str | Path) -> TextTokenizer:
+        """From a vocabulary's file or the directory that holds one; ValueError where there is none."""
+
+    @classmethod
+    def train(cls, captions: Iterable[str], directory: str | Path, vocab_size: int) -> TextTokenizer:
+        """A vocabulary of these captions, at most `vocab_size` entries where that can be chosen, kept in `directory`."""
+
+    def __call__(self, captions: Sequence[str]) -> TextBatch:
+        """Token ids of captions, cleaned, cut to what the text encoder reads and padded to the longest."""

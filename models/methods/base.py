@@ -6,7 +6,7 @@ The loop knows nothing else of a method; a method knows nothing of the loop.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -14,26 +14,56 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from models.batch import Batch, TrainingCaption
-from models.texts import TextBatch
+from models.texts import TextBatch, TextTokenizer
 from models.world import World
 
 
 class Method(nn.Module, ABC):
-    """Base of all methods; combined with a backbone that offers `encode_images`, `encode_texts` and `match`.
+    """Base of all methods; combined with a backbone (`models.backbones`), which brings the verbs.
 
     Class attributes:
         name: key in `models.METHODS`.
-        supervision: "pseudo" (labels come from clustering generated captions and images) or "labels" (real ones).
+        supervision: "pseudo" (labels come from clustering generated captions and images) or "labels" (real ones), unless
+            a configuration says otherwise.
+        has_matching: whether there is a third verb, `match(texts, image_tokens, image_index) -> logits`, which reads a
+            text and an image together: re-ranking, and the candidates of the label correction.
         caption_kinds: which generated captions each training image is used with, once per kind.
         round_keys: prefixes of weights that mean something within one round of training only.
+
+    Class attributes that the backbone brings:
+        backbone: its name; methods on one backbone share what a warm-up has learnt.
+        sizes: the sizes it comes in, by name.
+        tokenizer_class: makes its texts.
+        pixel_mean, pixel_std: per colour, of pixels in 0..1; `interpolation`: how images are resized for it.
+        load_pretrained: a method, path -> report, that fills the model with released weights.
     """
 
     name: ClassVar[str]
     supervision: ClassVar[Literal["pseudo", "labels"]]
+    has_matching: ClassVar[bool] = False
     caption_kinds: ClassVar[tuple[str, ...]] = ("base", "styled")
     round_keys: ClassVar[tuple[str, ...]] = ()
 
-    world: World = World()
+    backbone: ClassVar[str]
+    sizes: ClassVar[Mapping[str, Any]]
+    tokenizer_class: ClassVar[type[TextTokenizer]]
+    pixel_mean: ClassVar[tuple[float, float, float]]
+    pixel_std: ClassVar[tuple[float, float, float]]
+    interpolation: ClassVar[Literal["bilinear", "bicubic"]]
+
+    _world: World = World()
+
+    @property
+    def world(self) -> World:
+        """The processes that share a batch; setting it reaches every layer that computes over the whole batch."""
+        return self._world
+
+    @world.setter
+    def world(self, world: World) -> None:
+        self._world = world
+        for layer in self.modules():
+            if layer is not self and hasattr(layer, "world"):
+                layer.world = world
 
     @abstractmethod
     def prepare(self, captions: Sequence[TrainingCaption]) -> TextBatch:
@@ -52,7 +82,7 @@ class Method(nn.Module, ABC):
         return self.losses(batch)
 
     def start_matching(self) -> None:
-        """Called when a warm-up, having trained the encoders, goes on to matching."""
+        """Called where there is matching, when a warm-up, having trained the encoders, goes on to it."""
 
     def set_identities(self, count: int) -> None:
         """Called before training starts on labels 0 .. count - 1; for methods that classify them."""

@@ -47,6 +47,8 @@ class MatchingPairs:
 class BlipMethod(Method, BlipRetrieval):
     """A method on the BLIP backbone; its options are the backbone's."""
 
+    has_matching = True
+
     def prepare(self, captions: Sequence[TrainingCaption]) -> TextBatch:
         return self.tokenizer([caption.text for caption in captions])
 

@@ -34,7 +34,6 @@ class CADA(BlipMethod):
 
     name = "cada"
     supervision = "labels"
-    caption_kinds = ()
 
     def __init__(
         self,

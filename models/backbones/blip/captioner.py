@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.backbones.blip.retrieval import required, text_shape
+from models.backbones.blip.checkpoints import load_blip
+from models.backbones.blip.retrieval import BlipRetrieval, recomputed, required, text_shape
 from models.backbones.blip.sizes import Size, size_named
 from models.backbones.blip.text import DecoderCache, TextDecoder
 from models.backbones.blip.tokenizer import CAPTION_LENGTH, BlipTokenizer
 from models.backbones.blip.vision import BlipVision
+from models.backbones.weights import LoadReport
 from models.texts import TextBatch
 
 IGNORED = -100
@@ -23,6 +26,10 @@ IGNORED = -100
 class BlipCaptioner(nn.Module):
     """Image encoder and text decoder, named as in BLIP's captioning files. Arguments as in `BlipRetrieval`."""
 
+    backbone = BlipRetrieval.backbone
+    tokenizer_class = BlipTokenizer
+    pixel_mean, pixel_std = BlipRetrieval.pixel_mean, BlipRetrieval.pixel_std
+    interpolation = BlipRetrieval.interpolation
     encoder_prefixes = ("visual_encoder.", "text_decoder.")
 
     def __init__(
@@ -30,15 +37,15 @@ class BlipCaptioner(nn.Module):
         size: str | Size = "base",
         image_size: tuple[int, int] | None = None,
         tokenizer: BlipTokenizer | None = None,
-        vit_grad_ckpt: bool = False,
-        vit_ckpt_layer: int = 0,
+        vit_grad_ckpt: bool | None = None,
+        vit_ckpt_layer: int | None = None,
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
         self.size = size = size_named(size)
         self.tokenizer = tokenizer = required(tokenizer)
         image_size = tuple(image_size or size.image_size)
-        self.visual_encoder = BlipVision(size, image_size, vit_ckpt_layer if vit_grad_ckpt else 0)
+        self.visual_encoder = BlipVision(size, image_size, recomputed(size, vit_grad_ckpt, vit_ckpt_layer))
         self.text_decoder = TextDecoder(text_shape(size, tokenizer, dropout))
 
     @property
@@ -50,6 +57,25 @@ class BlipCaptioner(nn.Module):
     def image_size(self) -> tuple[int, int]:
         """(height, width) the image encoder was built for."""
         return self.visual_encoder.image_size
+
+    def load_pretrained(self, path: str | Path) -> LoadReport:
+        """Fills the model with released weights; see `load_blip`."""
+        return load_blip(self, path)
+
+    def start_from(self, weights: Mapping[str, Tensor]) -> None:
+        """Takes a retrieval model's image encoder and, as BLIP shares them, its text layers but self-attention.
+
+        Args:
+            weights: of a `BlipRetrieval` of the same size; what has another name or shape is left alone.
+        """
+        own = self.state_dict()
+        for name, tensor in weights.items():
+            target = name.replace("text_encoder.", "text_decoder.bert.", 1)
+            shared = name.startswith("visual_encoder.") or (
+                name.startswith("text_encoder.") and ".attention." not in name
+            )
+            if shared and target in own and own[target].shape == tensor.shape:
+                own[target].copy_(tensor)
 
     def encode_images(self, images: Tensor) -> Tensor:
         """Normalised images (B, 3, H, W) to tokens (B, N, vision_width); one encoding serves every prompt."""

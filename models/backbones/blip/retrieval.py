@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from models.backbones.blip.sizes import Size, size_named
+from models.backbones.blip.checkpoints import load_blip
+from models.backbones.blip.sizes import SIZES, Size, size_named
 from models.backbones.blip.text import TextShape, TextStack
 from models.backbones.blip.tokenizer import BlipTokenizer
 from models.backbones.blip.vision import BlipVision
+from models.backbones.weights import LoadReport
 from models.texts import TextBatch
 
 Texts = TextBatch | Sequence[str]
@@ -23,11 +26,18 @@ class BlipRetrieval(nn.Module):
         size: "tiny", "base" or "large" (or a `Size`).
         image_size: (height, width) in pixels; None is the size's own.
         tokenizer: required; its vocabulary sets the width of the word embedding.
-        vit_grad_ckpt: recompute the activations of the first `vit_ckpt_layer` image blocks in the backward pass.
-        vit_ckpt_layer: see there.
+        vit_grad_ckpt: False keeps all activations; otherwise those of the first `vit_ckpt_layer` image blocks are
+            recomputed in the backward pass, which saves their memory.
+        vit_ckpt_layer: see there; None is the size's own number.
         dropout: of the text stack, in training.
     """
 
+    backbone = "blip"
+    sizes = SIZES
+    tokenizer_class = BlipTokenizer
+    pixel_mean = (0.48145466, 0.4578275, 0.40821073)
+    pixel_std = (0.26862954, 0.26130258, 0.27577711)
+    interpolation = "bilinear"
     encoder_prefixes = ("visual_encoder.", "text_encoder.")
 
     def __init__(
@@ -35,15 +45,15 @@ class BlipRetrieval(nn.Module):
         size: str | Size = "base",
         image_size: tuple[int, int] | None = None,
         tokenizer: BlipTokenizer | None = None,
-        vit_grad_ckpt: bool = False,
-        vit_ckpt_layer: int = 0,
+        vit_grad_ckpt: bool | None = None,
+        vit_ckpt_layer: int | None = None,
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
         self.size = size = size_named(size)
         self.tokenizer = tokenizer = required(tokenizer)
         image_size = tuple(image_size or size.image_size)
-        self.visual_encoder = BlipVision(size, image_size, vit_ckpt_layer if vit_grad_ckpt else 0)
+        self.visual_encoder = BlipVision(size, image_size, recomputed(size, vit_grad_ckpt, vit_ckpt_layer))
         self.text_encoder = TextStack(text_shape(size, tokenizer, dropout))
         self.vision_proj = nn.Linear(size.vision_width, size.embed_dim)
         self.text_proj = nn.Linear(size.text_width, size.embed_dim)
@@ -58,6 +68,10 @@ class BlipRetrieval(nn.Module):
     def image_size(self) -> tuple[int, int]:
         """(height, width) the image encoder was built for."""
         return self.visual_encoder.image_size
+
+    def load_pretrained(self, path: str | Path) -> LoadReport:
+        """Fills the model with released weights; see `load_blip`."""
+        return load_blip(self, path)
 
     def encode_images(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Normalised images (B, 3, H, W) to tokens (B, N, vision_width) and features (B, embed_dim), un-normalised."""
@@ -107,6 +121,13 @@ def required(tokenizer: BlipTokenizer | None) -> BlipTokenizer:
             "a BLIP model needs a tokenizer: its vocabulary sets the width of the word embedding"
         )
     return tokenizer
+
+
+def recomputed(size: Size, wanted: bool | None, blocks: int | None) -> int:
+    """How many of the first image blocks are recomputed in the backward pass."""
+    if wanted is False:
+        return 0
+    return size.checkpoint_blocks if blocks is None else blocks
 
 
 def text_shape(size: Size, tokenizer: BlipTokenizer, dropout: float) -> TextShape:

@@ -34,6 +34,8 @@ class BlipTokenizer:
     tokenizer has 30,524 entries, as BLIP's checkpoints do.
     """
 
+    file = "vocab.txt"
+
     def __init__(self, pieces: Sequence[str]) -> None:
         vocabulary = {piece: number for number, piece in enumerate(pieces)}
         _check_vocabulary(pieces, vocabulary)
@@ -64,9 +66,9 @@ class BlipTokenizer:
         Raises ValueError where there is none or it is no BERT vocabulary.
         """
         path = Path(directory_or_vocab)
-        path = path / "vocab.txt" if path.is_dir() else path
+        path = path / cls.file if path.is_dir() else path
         if path.name == HUB_NAME and not path.exists():
-            path = _from_hub() or path / "vocab.txt"
+            path = _from_hub() or path / cls.file
         if not path.is_file():
             raise ValueError(
                 f"no vocabulary at {path}: put bert-base-uncased's vocab.txt there (see checkpoint/README.md), "
@@ -96,9 +98,9 @@ class BlipTokenizer:
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         # Renamed when it is whole: half a vocabulary would be read as one.
-        temporary = directory / f".vocab.txt.{os.getpid()}"
+        temporary = directory / f".{cls.file}.{os.getpid()}"
         temporary.write_text("\n".join(pieces) + "\n", encoding="utf-8")
-        temporary.replace(directory / "vocab.txt")
+        temporary.replace(directory / cls.file)
         return cls(pieces)
 
     def __call__(self, captions: Sequence[str], max_length: int = RETRIEVAL_LENGTH) -> TextBatch:
@@ -170,7 +172,7 @@ def _from_hub() -> Path | None:
     from huggingface_hub import hf_hub_download
 
     try:
-        return Path(hf_hub_download(f"google-bert/{HUB_NAME}", "vocab.txt"))
+        return Path(hf_hub_download(f"google-bert/{HUB_NAME}", BlipTokenizer.file))
     except Exception:
         return None
 
