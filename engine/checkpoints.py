@@ -15,9 +15,7 @@ import torch
 from torch import nn
 
 from data.errors import UserError
-from models import build_model, load_weights
-from models.backbones.blip.captioner import BlipCaptioner
-from models.backbones.blip.tokenizer import BlipTokenizer
+from models import METHODS, Captioner, build_model, load_weights
 
 FORMAT = "pspd-1"
 
@@ -77,23 +75,25 @@ def load(path: Path) -> dict[str, Any]:
         ) from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CheckpointError(
-            f"{path} is not a checkpoint of this project; BLIP's own files are named in the configuration "
+            f"{path} is not a checkpoint of this project; released weights are named in the configuration "
             "as model.pretrained and pre_train.pretrained."
         )
     return content
 
 
-def describe(
-    model: nn.Module, method: str, size: str, tokenizer: BlipTokenizer, **meta: Any
-) -> dict[str, Any]:
-    """What a self-contained checkpoint holds: weights, how to build the model, its vocabulary, and ``meta``."""
+def describe(model: nn.Module, method: str, size: str, **meta: Any) -> dict[str, Any]:
+    """What a self-contained checkpoint holds: weights, how to build the model, its vocabulary, and ``meta``.
+
+    Weights of one round of training alone, such as a classifier over its pseudo classes, are left out.
+    """
+    of_round = getattr(model, "round_keys", ())
     return {
         "method": method,
         "size": size,
         "image_size": list(model.image_size),
         "options": dict(getattr(model, "options", {})),
-        "vocabulary": list(tokenizer.vocabulary),
-        "model": model.state_dict(),
+        "vocabulary": list(model.tokenizer.vocabulary),
+        "model": {name: value for name, value in model.state_dict().items() if not name.startswith(of_round)},
         "meta": meta,
     }
 
@@ -110,7 +110,12 @@ def load_retrieval_model(path: Path) -> tuple[nn.Module, dict[str, Any]]:
             f"{path} holds {'a captioner' if content.get('method') else 'the state of an unfinished run'}, not a "
             "retrieval model: give the best.pth of a finished training."
         )
-    tokenizer = BlipTokenizer(content["vocabulary"])
+    if content["method"] not in METHODS:
+        raise CheckpointError(
+            f"{path} is a model of the method '{content['method']}', which this version does not have: it has "
+            f"{', '.join(METHODS)}."
+        )
+    tokenizer = METHODS[content["method"]].tokenizer_class(content["vocabulary"])
     options = {**content["options"], "size": content["size"], "image_size": tuple(content["image_size"])}
     model = build_model(content["method"], tokenizer=tokenizer, **options)
     try:
@@ -120,7 +125,7 @@ def load_retrieval_model(path: Path) -> tuple[nn.Module, dict[str, Any]]:
     return model.eval(), content
 
 
-def load_captioner(path: Path) -> tuple[BlipCaptioner, dict[str, Any]]:
+def load_captioner(path: Path) -> tuple[Captioner, dict[str, Any]]:
     """A captioner in evaluation mode, and what its checkpoint says about it.
 
     Raises:
@@ -129,7 +134,7 @@ def load_captioner(path: Path) -> tuple[BlipCaptioner, dict[str, Any]]:
     content = load(path)
     if content.get("method") != "captioner":
         raise CheckpointError(f"{path} is not a captioner: run pre_train.py first.")
-    tokenizer = BlipTokenizer(content["vocabulary"])
-    model = BlipCaptioner(content["size"], tuple(content["image_size"]), tokenizer)
+    tokenizer = Captioner.tokenizer_class(content["vocabulary"])
+    model = Captioner(content["size"], tuple(content["image_size"]), tokenizer)
     model.load_state_dict(content["model"])
     return model.eval(), content

@@ -83,14 +83,15 @@ class ModelConfig(Section):
     """The encoders. ``options`` go to the method's constructor, which refuses names it does not know."""
 
     method: str = "pspd"
-    size: Literal["tiny", "base", "large"] = "base"
+    size: str = "base"  # one that the method's backbone comes in
     image_size: tuple[Positive, Positive] = (224, 224)  # height, width in pixels
     pretrained: str = "checkpoint/model_base.pth"  # empty: train from scratch after a warm-up
-    tokenizer: str = "checkpoint/bert-base-uncased"  # empty: a WordPiece vocabulary trained on the captions
-    vocabulary_size: Annotated[int, Field(ge=100)] = 1500  # of the trained vocabulary
-    vit_grad_ckpt: bool = True
-    vit_ckpt_layer: Count = 4
-    dropout: Fraction = 0.1
+    tokenizer: str = "checkpoint/bert-base-uncased"  # empty: a vocabulary trained on the captions
+    vocabulary_size: Annotated[int, Field(ge=100)] = 1500  # of the trained vocabulary, in word pieces
+    # Not every backbone has these; none is the backbone's own default. More of a backbone's own are set in options.
+    vit_grad_ckpt: bool | None = None
+    vit_ckpt_layer: Count | None = None
+    dropout: Fraction | None = None
     options: dict[str, Any] = Field(default_factory=dict)
 
     @field_validator("image_size", mode="before")
@@ -116,9 +117,10 @@ class PreTextConfig(BackendConfig):
 
 
 class PreTrainConfig(Section):
-    """Stage B: the BLIP captioner learns from stage A's captions."""
+    """Stage B: the captioner learns from stage A's captions."""
 
     pretrained: str = "checkpoint/model_base_caption_capfilt_large.pth"
+    tokenizer: str | None = None  # none: model.tokenizer
     image_size: tuple[Positive, Positive] | None = None  # none: model.image_size
     init_lr: Rate = 1e-5
     min_lr: Annotated[float, Field(ge=0)] = 0.0
@@ -156,7 +158,8 @@ class WarmUpConfig(Section):
 class TrainConfig(Section):
     """Rounds of clustering and training (methods of supervision "pseudo"), or one supervised run."""
 
-    supervision: Literal["method", "labels"] = "method"  # labels: real captions and identities (upper bound)
+    # pseudo: generated captions and clusters; labels: real captions and identities (upper bound)
+    supervision: Literal["method", "pseudo", "labels"] = "method"
     captions: list[Literal["base", "styled", "fixed"]] | None = None  # none: the kinds the method asks for
     rounds: Count = 5
     max_epoch: Positive = 30

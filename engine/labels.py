@@ -120,9 +120,9 @@ class _Encoded(NamedTuple):
 def _encode(
     model: Method, feed: ImageFeed, captions: Sequence[str], config: Config, machine: Machine
 ) -> _Encoded:
-    """Every image and every caption once; image tokens are kept if labels are to be corrected."""
+    """Every image and every caption once; image tokens are kept if labels are to be corrected by matching."""
     texts = TokenisedCaptions(model, list(captions))
-    token_dtype = torch.float16 if config.correction.enabled else None
+    token_dtype = torch.float16 if config.correction.enabled and model.has_matching else None
     gallery = GalleryWriter(len(feed), token_dtype=token_dtype, directory=config.run_directory)
     fused, text_features = [], []
     for images in feed.batches(config.test.batch_size, machine.device):

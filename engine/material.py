@@ -13,12 +13,11 @@ from captioning.files import CAPTIONS, PRE_CAPTIONS, both_captions, load_caption
 from data import PedesDataset
 from data.errors import UserError
 from data.views import LabelledPairs
+from engine.building import method_class
 from engine.config import Config
 from engine.feeds import Pairs
 from engine.sources import fixed_captions, generated_captions, training_images
-from models import METHODS
 from models.batch import TrainingCaption
-from models.methods.base import Method
 from models.texts import TextBatch
 
 CAPTIONER_KINDS = frozenset({"base", "styled"})  # what stages A to C make; "fixed" is stage A's alone
@@ -142,7 +141,7 @@ def supervised_material(dataset: PedesDataset, config: Config) -> Material:
     if not pairs.captions or min(record.identity for record in dataset.train) < 0:
         raise UserError(
             f"The method '{config.model.method}' is supervised and needs captions and identities, which this data set "
-            "does not have: use pspd or tsn."
+            "does not have: use an unsupervised method such as pspd, or --set train.supervision=pseudo."
         )
     identities = np.asarray([record.identity for record in dataset.train])
     return Material(
@@ -169,24 +168,3 @@ def compact(labels: np.ndarray) -> tuple[np.ndarray, int]:
     result = np.full_like(labels, -1)
     result[kept] = numbers
     return result, len(values)
-
-
-def supervised(config: Config) -> bool:
-    """Whether training uses the data set's own captions and identities.
-
-    Raises:
-        UserError: no such method.
-    """
-    asked = config.train.supervision
-    return (method_class(config.model.method).supervision if asked == "method" else asked) == "labels"
-
-
-def method_class(name: str) -> type[Method]:
-    """The class behind ``model.method``.
-
-    Raises:
-        UserError: no such method.
-    """
-    if name not in METHODS:
-        raise UserError(f"There is no method '{name}': set model.method to one of {', '.join(METHODS)}.")
-    return METHODS[name]

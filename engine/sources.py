@@ -13,7 +13,7 @@ from data.views import UnlabelledImages
 from engine import distributed
 from engine.config import Config
 from engine.run import LOGGER
-from models.backbones.blip.tokenizer import BlipTokenizer
+from models.texts import TextTokenizer
 from synthesis.demo import make_demo
 
 Content = TypeVar("Content")
@@ -86,15 +86,19 @@ def _of_images(known: Mapping[str, Content], images: Sequence[str], path: Path) 
     return found
 
 
-def open_tokenizer(config: Config, captions: Sequence[str], directory: Path) -> BlipTokenizer:
-    """BERT's vocabulary from local files, or (``model.tokenizer`` empty) one trained on ``captions`` once.
+def open_tokenizer(
+    kind: type[TextTokenizer], named: str, captions: Sequence[str], directory: Path, size: int
+) -> TextTokenizer:
+    """A vocabulary from local files, or one trained on ``captions`` once.
 
     Args:
+        named: the vocabulary's file or folder; empty: it is trained.
         directory: where a trained vocabulary is kept.
+        size: of a trained vocabulary, in entries.
     """
-    if config.model.tokenizer:
-        return BlipTokenizer.load(config.model.tokenizer)
+    if named:
+        return kind.load(named)
     with distributed.main_first():
-        if distributed.is_main() and not (directory / "vocab.txt").exists():
-            BlipTokenizer.train(list(captions), directory, vocab_size=config.model.vocabulary_size)
-    return BlipTokenizer.load(directory)
+        if distributed.is_main() and not (directory / kind.file).exists():
+            kind.train(list(captions), directory, vocab_size=size)
+    return kind.load(directory)

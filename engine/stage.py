@@ -21,6 +21,7 @@ import torch
 
 from data.errors import UserError
 from engine import distributed
+from engine.building import check_model
 from engine.config import Config, load_config
 from engine.loop import Machine
 from engine.run import LOGGER, Interrupted, StopSignal, start_logging
@@ -188,6 +189,7 @@ def _raised_at(error: ValueError) -> str | None:
 
 def _run(work: Callable[[Context], None], arguments: argparse.Namespace) -> int:
     config = load_config(arguments.config, arguments.overrides)
+    check_model(config)
     machine = make_machine(config)
     start_logging()
     stop = StopSignal().install()

@@ -1,8 +1,9 @@
-"""A warm-up where there are no pre-trained weights: its weights stand in for BLIP's, in the captioner and in every round.
+"""A warm-up where there are no pre-trained weights: its weights stand in for them, in the captioner and in every round.
 
 The retrieval model learns the captions of stage A, every image its own class: first with the global loss alone, then to
-match as well. BLIP's two released files come from one pre-training that contrasts and matches images with texts; so
-both stages start from this one, too. A supervised training warms up on the captions that it may read, the data set's own.
+match as well, where it can. The captioner's and the retrieval model's released files come from one pre-training that
+contrasts and matches images with texts; so both stages start from this one, too, where both are on one backbone. A
+supervised training warms up on the captions that it may read, the data set's own.
 """
 
 from __future__ import annotations
@@ -10,24 +11,23 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from captioning.files import CAPTIONS, PRE_CAPTIONS, both_captions, load_captions, load_pre_captions
 from data import PedesDataset
 from engine import checkpoints, distributed
+from engine.building import captioner_method, method_class, new_model, supervised
 from engine.config import Config
 from engine.feeds import ImageFeed, PairBatches, Pairs
 from engine.loop import Place, Schedule, Trainer
-from engine.material import supervised, supervised_material, training_caption
+from engine.material import supervised_material, training_caption
 from engine.run import LOGGER, Run
 from engine.sources import training_images
 from engine.stage import Context
-from models import build_model
-from models.backbones.blip.captioner import BlipCaptioner
-from models.backbones.blip.tokenizer import BlipTokenizer
+from models import Captioner
 from models.batch import Batch
 from models.methods.base import Method
+from models.texts import TextTokenizer
 
 
 class WarmUpTask(nn.Module):
@@ -44,22 +44,32 @@ class WarmUpTask(nn.Module):
         return self.model.warm_up_losses(batch, self.matching)
 
 
-def warm_up_path(config: Config) -> Path:
-    """The warm-up's weights: they belong to stage A's captions, which several runs may share, or to a supervised run."""
+def warm_up_path(config: Config, method: str = "") -> Path:
+    """A warm-up's weights: they belong to stage A's captions, which several runs may share, or to a supervised run.
+
+    Args:
+        method: another than the configured one.
+    """
+    backbone = method_class(method or config.model.method).backbone
     directory = config.run_directory if supervised(config) else config.captioner_directory
-    return directory / "warm_up.pth"
+    return directory / ("warm_up.pth" if backbone == Captioner.backbone else f"warm_up-{backbone}.pth")
 
 
-def _state_paths(config: Config) -> tuple[Path, Path]:
-    """The resume states of its two parts."""
-    path = warm_up_path(config)
-    return path.with_name("warm_up_state.pth"), path.with_name("warm_up_matching_state.pth")
+def _state_paths(path: Path) -> tuple[Path, Path]:
+    """The resume states of the two parts of the warm-up whose weights are kept at `path`."""
+    return path.with_name(f"{path.stem}_state.pth"), path.with_name(f"{path.stem}_matching_state.pth")
 
 
-def forget(config: Config) -> None:
-    """Remove its weights and states, so that it is done again."""
-    for path in (warm_up_path(config), *_state_paths(config)):
-        path.unlink(missing_ok=True)
+def forget(config: Config, method: str = "") -> None:
+    """Remove a warm-up's weights and states, so that it is done again."""
+    path = warm_up_path(config, method)
+    for left in (path, *_state_paths(path)):
+        left.unlink(missing_ok=True)
+
+
+def belongs_to_training(config: Config) -> bool:
+    """Whether the main stage alone uses the configured method's warm-up, so that doing it anew includes the warm-up."""
+    return supervised(config) or captioner_method(config) != config.model.method
 
 
 def is_wanted(config: Config) -> bool:
@@ -67,71 +77,44 @@ def is_wanted(config: Config) -> bool:
     return not config.model.pretrained and config.train.warm_up.max_epoch > 0
 
 
-def warm_up(context: Context, dataset: PedesDataset, tokenizer: BlipTokenizer, run: Run) -> dict[str, Tensor]:
+def warm_up(
+    context: Context, dataset: PedesDataset, tokenizer: TextTokenizer, run: Run, method: str = ""
+) -> dict[str, Tensor]:
     """The weights of a warmed-up model; trained now if they are not there yet. Resumes by itself.
+
+    Args:
+        method: another than the configured one.
 
     Raises:
         UserError: stage A has not run.
     """
     config = context.config
-    path = warm_up_path(config)
+    path = warm_up_path(config, method)
     if not path.exists():
-        model = new_model(context, tokenizer)
+        model = new_model(config, context.machine, tokenizer, method)
         LOGGER.info(
             "No pre-trained weights: warming up on %s.",
             "the data set's own captions" if supervised(config) else "the captions of stage A",
         )
-        _train(context, model, dataset, run)
+        _train(context, model, dataset, run, path)
         if distributed.is_main():
-            checkpoints.save(
-                path, checkpoints.describe(model, config.model.method, config.model.size, tokenizer)
-            )
-            for state in _state_paths(config):
+            checkpoints.save(path, checkpoints.describe(model, model.name, config.model.size))
+            for state in _state_paths(path):
                 state.unlink(missing_ok=True)
         distributed.barrier()
     return checkpoints.load(path)["model"]
 
 
-def new_model(context: Context, tokenizer: BlipTokenizer) -> Method:
-    """The configured method's model with random weights, on the device."""
-    config = context.config.model
-    torch.manual_seed(context.config.seed)
-    model = build_model(
-        config.method,
-        size=config.size,
-        image_size=config.image_size,
-        tokenizer=tokenizer,
-        vit_grad_ckpt=config.vit_grad_ckpt,
-        vit_ckpt_layer=config.vit_ckpt_layer,
-        dropout=config.dropout,
-        **config.options,
-    )
-    model.options = dict(config.options)
-    model.world = context.machine.world
-    return model.to(context.machine.device)
-
-
-def start_captioner(captioner: BlipCaptioner, weights: dict[str, Tensor]) -> None:
-    """Give the captioner the warmed-up image encoder and, as BLIP shares them, the text layers but self-attention."""
-    own = captioner.state_dict()
-    for name, tensor in weights.items():
-        target = name.replace("text_encoder.", "text_decoder.bert.", 1)
-        shared = name.startswith("visual_encoder.") or (
-            name.startswith("text_encoder.") and ".attention." not in name
-        )
-        if shared and target in own and own[target].shape == tensor.shape:
-            own[target].copy_(tensor)
-
-
-def _train(context: Context, model: Method, dataset: PedesDataset, run: Run) -> None:
-    """First the encoders by the global loss; then matching as well."""
+def _train(context: Context, model: Method, dataset: PedesDataset, run: Run, path: Path) -> None:
+    """First the encoders by the global loss; then matching as well, where there is any."""
     config, settings = context.config, context.config.train.warm_up
     material = _material(config, dataset, model)
-    first, second = _state_paths(config)
+    first, second = _state_paths(path)
     if not second.exists():  # it holds the model, too
         _trainer(context, WarmUpTask(model, False), material, run, settings.max_epoch, first).fit()
-        model.start_matching()
-    if settings.matching_epochs:
+        if model.has_matching:
+            model.start_matching()
+    if settings.matching_epochs and model.has_matching:
         _trainer(context, WarmUpTask(model, True), material, run, settings.matching_epochs, second).fit()
 
 

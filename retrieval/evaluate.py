@@ -41,7 +41,7 @@ class Ranking:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """`cosine` ranks by features alone, `reranked` by ITM logit + cosine on top of it (None where k_test is 0)."""
+    """`cosine` ranks by features alone, `reranked` by ITM logit + cosine on top of it (None where nothing is matched)."""
 
     cosine: Ranking
     reranked: Ranking | None
@@ -96,7 +96,8 @@ def evaluate(
     """Ranks the gallery for every caption and measures it.
 
     Args: `image_batches` (B, 3, H, W) normalised images in the order of `gallery_ids` (G,); `captions` and
-    `query_ids` (Q,); `k_test` images per query are re-ranked by ITM, 0 for none; `style` adds the MSM protocol's
+    `query_ids` (Q,); `k_test` images per query are re-ranked by ITM, 0 for none, and none by a model
+    without matching; `style` adds the MSM protocol's
     texts; image tokens beyond `memory_limit` bytes lie in a temporary file below `directory`; `progress` is
     called with (done, total) of the images, then of the queries, then of the ITM pairs.
 
@@ -107,6 +108,7 @@ def evaluate(
     if len(captions) != len(query_ids):
         raise ValueError(f"There are {len(captions)} captions but {len(query_ids)} query identities.")
     check_hits(query_ids, gallery_ids)
+    k_test = k_test if model.has_matching else 0
     texts = TokenisedCaptions(model, captions)
     with encode_gallery(
         model,

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from retrieval.encode import Gallery, Progress
-from retrieval.verbs import RetrievalModel, TokenisedCaptions, device_of, inference
+from retrieval.verbs import MatchingModel, RetrievalModel, TokenisedCaptions, device_of, inference
 
 Similarity = Callable[[slice], Tensor]  # rows of a score matrix, computed when asked for
 
@@ -38,7 +38,7 @@ class Reranked:
 
 
 def score_pairs(
-    model: RetrievalModel,
+    model: MatchingModel,
     captions: Sequence[str] | TokenisedCaptions,
     gallery: Gallery,
     pairs: np.ndarray,
@@ -127,7 +127,7 @@ def _batches(
         yield from np.array_split(by_image, -(-len(band) // batch_size))
 
 
-def _match(model: RetrievalModel, texts: object, tokens: Tensor, images: np.ndarray) -> Tensor:
+def _match(model: MatchingModel, texts: object, tokens: Tensor, images: np.ndarray) -> Tensor:
     """Logits "match" (B,) of texts with tokens[images]; each image of the batch is handed over once."""
     rows, index = np.unique(images, return_inverse=True)
     chosen = tokens[torch.from_numpy(rows).to(tokens.device)]
@@ -149,7 +149,7 @@ def top(similarity: Similarity, queries: int, gallery: int, k: int) -> tuple[np.
 
 
 def rerank(
-    model: RetrievalModel,
+    model: MatchingModel,
     captions: Sequence[str] | TokenisedCaptions,
     gallery: Gallery,
     similarity: Similarity,
@@ -200,6 +200,7 @@ def candidates(
 
     For each image the `k_tests` texts of the largest cosine are re-scored by ITM logit + cosine and the best `k` kept,
     and the same from texts to images. A pair that is a candidate in both directions is scored once.
+    A model without matching keeps the `k` of the largest cosine.
 
     Args: `text_features` (N, F) L2-normalised features of `captions`, as of `encode_queries`.
     Returns (image_to_text (G, k), text_to_image (N, k)) int64, best first; with fewer than k texts or images, as many
@@ -212,6 +213,8 @@ def candidates(
     t, v = text_features.to(device_of(model)), gallery.features.to(device_of(model))
     t_index, t_cosine = top(cosine(v, t), n_images, n_texts, min(k_tests, n_texts))
     i_index, i_cosine = top(cosine(t, v), n_texts, n_images, min(k_tests, n_images))
+    if not model.has_matching:
+        return t_index[:, :k], i_index[:, :k]
     image_keys = t_index * n_images + np.arange(n_images)[:, None]
     text_keys = np.arange(n_texts)[:, None] * n_images + i_index
     keys, inverse = np.unique(np.concatenate([image_keys.ravel(), text_keys.ravel()]), return_inverse=True)

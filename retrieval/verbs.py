@@ -1,4 +1,4 @@
-"""What retrieval asks of a model: three verbs and the tokenizer that makes their texts."""
+"""What retrieval asks of a model: two verbs or three, and the tokenizer that makes their texts."""
 
 from __future__ import annotations
 
@@ -12,19 +12,24 @@ from torch import Tensor
 
 
 class RetrievalModel(Protocol):
-    """A torch module with the three verbs of every model in this project.
+    """A torch module with the two verbs of every model in this project: a dual encoder.
 
-    `tokenizer(captions)` returns a text batch: it has `mask` (B, L) bool, `len`, `[index tensor]`, `.trim()` (drops
+    `has_matching` says whether it is a `MatchingModel` as well. `tokenizer(captions)` returns a text batch: it has `mask` (B, L) bool, `len`, `[index tensor]`, `.trim()` (drops
     columns that are padding everywhere) and `.to(device, non_blocking)`.
     """
 
     tokenizer: Any
+    has_matching: bool
 
     def encode_images(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """images (B, 3, H, W) -> tokens (B, N, D), features (B, F), not normalised."""
 
     def encode_texts(self, texts: Any) -> tuple[Tensor, Tensor]:
         """A text batch of B captions -> tokens (B, L, D), features (B, F), not normalised."""
+
+
+class MatchingModel(RetrievalModel, Protocol):
+    """A model with the third verb, which reads a text and an image together: a cross encoder as well."""
 
     def match(self, texts: Any, image_tokens: Tensor, image_index: Tensor | None = None) -> Tensor:
         """Logits (B, 2), index 1 is "match". Pair b reads image_tokens[image_index[b]]."""

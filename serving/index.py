@@ -3,7 +3,7 @@
     catalogue.sqlite   which image lies in which row, its file's size, modification time and digest
     vectors.faiss      the features that are searched; written last, so an index without it is not finished
     features.bin       (rows, F) float32, L2-normalised: what vectors.faiss is made and mended from
-    tokens.bin         (rows, N, D) float16: what ITM re-ranking reads
+    tokens.bin         (rows, N, D) float16: what ITM re-ranking reads; absent where the model has no matching
     checkpoint.pth     the model that all of it was made with
 
 `serving.indexing` writes it.
@@ -81,10 +81,12 @@ def _handle(path: Path) -> Iterator[int]:
         os.close(handle)
 
 
-def row_files(directory: Path, header: dict[str, Any]) -> tuple[RowFile, RowFile]:
-    """The features and the tokens of an index folder."""
-    features = RowFile(directory / FEATURES, (header["features"],), np.float32)
-    return features, RowFile(directory / TOKENS, tuple(header["tokens"]), np.float16)
+def row_files(directory: Path, header: dict[str, Any]) -> list[RowFile]:
+    """The features of an index folder, and behind them the tokens where the index has them."""
+    files = [RowFile(directory / FEATURES, (header["features"],), np.float32)]
+    if header["tokens"] is not None:
+        files.append(RowFile(directory / TOKENS, tuple(header["tokens"]), np.float16))
+    return files
 
 
 class SearchIndex:
@@ -112,14 +114,20 @@ class SearchIndex:
             self.header = checked_header(catalogue.header(), directory)
             self._paths = catalogue.paths()
         self.root = Path(self.header["images"])
-        features, tokens = row_files(directory, self.header)
+        features, *tokens = row_files(directory, self.header)
         try:
-            self._features, self._tokens = features.map(), tokens.map()
+            self._features = features.map()
+            self._tokens = tokens[0].map() if tokens else None
         except OSError as error:
             raise UserError(f"The index {directory} is not complete ({error}): make it anew.") from None
 
     def __len__(self) -> int:
         return self.vectors.ntotal
+
+    @property
+    def has_tokens(self) -> bool:
+        """Whether images can be re-ranked: their tokens are there."""
+        return self._tokens is not None
 
     def is_outdated(self) -> bool:
         """Whether another process has published a newer state of the folder since."""

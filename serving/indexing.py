@@ -124,7 +124,8 @@ class IndexWriter:
         if known is None:
             with inference(model) as device:
                 tokens, features = model.encode_images(torch.zeros(1, 3, *image_size, device=device))
-            shapes = {"features": features.shape[1], "tokens": list(tokens.shape[1:])}
+            shape = list(tokens.shape[1:]) if model.has_matching else None
+            shapes = {"features": features.shape[1], "tokens": shape}
             known = {"format": FORMAT, "checkpoint": checkpoint, "images": str(root), **shapes}
             self.catalogue.set_header(known)
         self.header = checked_header(known, self.directory)
@@ -195,8 +196,8 @@ class IndexWriter:
                 good = [item for item in batch if item.pixels is not None]
                 if good:
                     entries = [Entry(next(rows), item.path, item.stamp, item.digest) for item in good]
-                    features, tokens = _encoded(model, torch.stack([item.pixels for item in good]))
-                    for file, values in zip(files, (features, tokens), strict=True):
+                    encoded = _encoded(model, torch.stack([item.pixels for item in good]))
+                    for file, values in zip(files, encoded, strict=True):
                         file.write([entry.row for entry in entries], values)
                     journal.entries += entries
                     plan.keep.update({entry.path: entry.row for entry in entries})
@@ -352,7 +353,13 @@ def _decoded(
         pool.shutdown(cancel_futures=True)
 
 
-def _encoded(model: RetrievalModel, images: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Features (B, F) and tokens (B, N, D) float16 of a batch (B, 3, H, W), as evaluation encodes a gallery."""
-    with encode_gallery(model, [images.to(device_of(model))], len(images)) as gallery:
-        return gallery.features.numpy(), gallery.tokens.read(np.arange(len(images))).numpy()
+def _encoded(model: RetrievalModel, images: Tensor) -> list[np.ndarray]:
+    """What `row_files` keep of a batch (B, 3, H, W), as evaluation encodes it: features (B, F), tokens (B, N, D) float16."""
+    token_dtype = torch.float16 if model.has_matching else None
+    with encode_gallery(
+        model, [images.to(device_of(model))], len(images), token_dtype=token_dtype
+    ) as gallery:
+        kept = [gallery.features.numpy()]
+        if gallery.tokens is not None:
+            kept.append(gallery.tokens.read(np.arange(len(images))).numpy())
+        return kept

@@ -222,6 +222,7 @@ def make_page(searcher: Searcher) -> gradio.Blocks:
                     label=f"Re-rank the best {RERANKED}",
                     info="Image-text matching: slower, often better",
                     elem_id="rerank",
+                    visible=searcher.can_rerank,
                 )
                 search = gradio.Button("Search", variant="primary", elem_id="search")
         note = gradio.HTML(elem_id="note")

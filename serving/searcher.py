@@ -52,16 +52,25 @@ class Searcher:
     def __init__(self, index: SearchIndex, model: RetrievalModel) -> None:
         self.index, self.model = index, model
 
+    @property
+    def can_rerank(self) -> bool:
+        """Whether the model reads a sentence and an image together."""
+        return self.index.has_tokens
+
     def by_sentence(self, text: str, top: int = 10, rerank_best: int = 0) -> list[Hit]:
         """The `top` images for a sentence, best first.
 
         The `rerank_best` most similar ones are put into the order of their ITM logit + cosine and stand before the
         others, as in the evaluation; 0 leaves the order of the features alone.
-        Raises UserError for a query or a number that can't be used.
+        Raises UserError for a query or a number that can't be used, and for re-ranking by a model without matching.
         """
         text = checked_query(text)
         _check_count("top", top, 1)
         _check_count("the number of re-ranked images", rerank_best, 0)
+        if rerank_best and not self.can_rerank:
+            raise UserError(
+                "This index's model compares features alone and can't re-rank: search without re-ranking (--rerank)."
+            )
         feature = encode_queries(self.model, [text])
         rows, cosines = self.index.nearest(feature[0].numpy(), max(top, rerank_best))
         hits = self._hits(rows, cosines)

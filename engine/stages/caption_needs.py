@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from captioning.files import CAPTIONS, load_captions, store_beside
 from captioning.store import CaptionStore
 from engine import warm_up
+from engine.building import supervised
 from engine.config import Config
-from engine.material import CAPTIONER_KINDS, caption_kinds, supervised
+from engine.material import CAPTIONER_KINDS, caption_kinds
 from engine.run import LOGGER
 
 

@@ -1,4 +1,4 @@
-"""Stage B: the BLIP captioner learns from stage A's captions, under both of its prompts.
+"""Stage B: the captioner learns from stage A's captions, under both of its prompts.
 
 The base caption follows the fixed question, the styled caption follows its own opening; the prompt's tokens are
 not part of the loss (``losses``: LM cross-entropy with label smoothing).
@@ -9,7 +9,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from captioning.files import PRE_CAPTIONS, PreCaption, both_captions, load_pre_captions
@@ -17,16 +16,16 @@ from captioning.prompts import CAPTIONER_QUESTION
 from data import PedesDataset
 from data.errors import UserError
 from engine import checkpoints, distributed, warm_up
+from engine.building import captioner_method, new_captioner
 from engine.feeds import ImageFeed, PairBatches, Pairs
 from engine.loop import Place, Schedule, Trainer
 from engine.run import LOGGER, Run
 from engine.sources import open_dataset, open_tokenizer, training_images
 from engine.stage import Context, Mark
 from engine.stages.caption_needs import captions_are_there, not_needed
-from models.backbones.blip.captioner import BlipCaptioner
-from models.backbones.blip.checkpoints import load_blip
-from models.backbones.blip.tokenizer import BlipTokenizer
+from models import Captioner
 from models.batch import Batch
+from models.texts import TextTokenizer
 from models.world import World
 
 SECTIONS = ("seed", "dataset", "gen_pre_train_text", "pre_train")
@@ -36,7 +35,7 @@ STAGE = "pre_train"
 class CaptioningTask(nn.Module):
     """Batch -> the language-model loss; its mean over processes is the loss of the global batch."""
 
-    def __init__(self, captioner: BlipCaptioner, world: World, label_smoothing: float) -> None:
+    def __init__(self, captioner: Captioner, world: World, label_smoothing: float) -> None:
         super().__init__()
         self.captioner, self.world, self.label_smoothing = captioner, world, label_smoothing
 
@@ -75,7 +74,7 @@ def train_captioner(context: Context) -> None:
         distributed.barrier()
         if distributed.is_main():
             state_path.unlink(missing_ok=True)
-            warm_up.forget(config)
+            warm_up.forget(config, captioner_method(config))
         distributed.barrier()
     run = Run(directory, "log.txt", context.stop)
     model, batches = _prepare(context, dataset, run)
@@ -96,7 +95,7 @@ def train_captioner(context: Context) -> None:
     )
     trainer.fit()
     if distributed.is_main():
-        content = checkpoints.describe(model, "captioner", config.model.size, model.tokenizer)
+        content = checkpoints.describe(model, "captioner", config.model.size)
         checkpoints.save(directory / "captioner.pth", content)
         state_path.unlink(missing_ok=True)
         LOGGER.info("Stage B: the captioner is %s.", directory / "captioner.pth")
@@ -108,7 +107,7 @@ def _report(run: Run, epoch: int, losses: dict[str, float], seconds: float) -> N
     LOGGER.info("pre_train epoch %d: language %.4f (%.0f s)", epoch + 1, losses["language"], seconds)
 
 
-def _prepare(context: Context, dataset: PedesDataset, run: Run) -> tuple[BlipCaptioner, PairBatches]:
+def _prepare(context: Context, dataset: PedesDataset, run: Run) -> tuple[Captioner, PairBatches]:
     """The captioner with its starting weights, and the batches it learns from."""
     config, machine = context.config, context.machine
     path = config.caption_directory / PRE_CAPTIONS
@@ -119,22 +118,21 @@ def _prepare(context: Context, dataset: PedesDataset, run: Run) -> tuple[BlipCap
         raise UserError(
             f"{path} holds no caption of a training image: run gen_pre_train_text.py again (see its log)."
         )
-    tokenizer = open_tokenizer(config, both_captions(records, images), config.caption_directory / "tokenizer")
-    size = config.pre_train.image_size or config.model.image_size
-    torch.manual_seed(config.seed)
-    model = BlipCaptioner(
-        config.model.size,
-        size,
-        tokenizer,
-        vit_grad_ckpt=config.model.vit_grad_ckpt,
-        vit_ckpt_layer=config.model.vit_ckpt_layer,
-        dropout=config.model.dropout if config.pre_train.dropout is None else config.pre_train.dropout,
+    named = config.model.tokenizer if config.pre_train.tokenizer is None else config.pre_train.tokenizer
+    tokenizer = open_tokenizer(
+        Captioner.tokenizer_class,
+        named,
+        both_captions(records, images),
+        config.caption_directory / "tokenizer",
+        config.model.vocabulary_size,
     )
+    model = new_captioner(config, tokenizer)
     if config.pre_train.pretrained:
-        LOGGER.info("%s", load_blip(model, Path(config.pre_train.pretrained)))
+        LOGGER.info("%s", model.load_pretrained(Path(config.pre_train.pretrained)))
     elif warm_up.is_wanted(config):
-        warm_up.start_captioner(model, warm_up.warm_up(context, dataset, tokenizer, run))
-    feed = ImageFeed.of([dataset.image_root / image for image in images], config, size)
+        method = captioner_method(config)
+        model.start_from(warm_up.warm_up(context, dataset, tokenizer, run, method))
+    feed = ImageFeed.of([dataset.image_root / image for image in images], config, model.image_size)
     pairs = caption_pairs(records, images, tokenizer, config.gen_text.max_length)
     batches = PairBatches(
         feed,
@@ -151,7 +149,7 @@ def _prepare(context: Context, dataset: PedesDataset, run: Run) -> tuple[BlipCap
 
 
 def caption_pairs(
-    records: dict[str, PreCaption], images: list[str], tokenizer: BlipTokenizer, length: int
+    records: dict[str, PreCaption], images: list[str], tokenizer: TextTokenizer, length: int
 ) -> Pairs:
     """Both captions of each image under their prompts; ``labels`` holds the prompts' lengths in tokens."""
     prompts, texts, owners = [], [], []

@@ -38,7 +38,7 @@ from engine.sources import open_dataset, training_images
 from engine.stage import Context, Mark, set_aside
 from engine.stages.asking import progress_bar
 from engine.stages.caption_needs import captions_are_there, not_needed
-from models.backbones.blip.captioner import BlipCaptioner
+from models import Captioner
 
 SECTIONS = ("seed", "dataset", "gen_text")
 STAGE = "gen_text"
@@ -137,7 +137,7 @@ def _generate(
 
 
 def two_pass_captions(
-    model: BlipCaptioner, pixels: torch.Tensor, names: list[str], positions: np.ndarray, config: Config
+    model: Captioner, pixels: torch.Tensor, names: list[str], positions: np.ndarray, config: Config
 ) -> list[tuple[str, str, str]]:
     """(B, 3, H, W) images -> per image the base caption, the styled caption and its opening."""
     settings = config.gen_text

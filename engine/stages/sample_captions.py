@@ -11,8 +11,9 @@ from captioning.files import PRE_CAPTIONS, store_beside
 from captioning.pipeline import caption_sample, estimate_sample, export
 from captioning.store import CaptionStore
 from engine import distributed
+from engine.building import supervised
 from engine.config import PreTextConfig
-from engine.material import caption_kinds, supervised
+from engine.material import caption_kinds
 from engine.run import LOGGER, Run
 from engine.seeds import seed_of
 from engine.sources import open_dataset, training_images

@@ -1,7 +1,7 @@
 """The main stage: rounds of clustering, label correction and training, or one supervised training.
 
 A round: features from the best model so far, clusters, corrected labels, then training from the STARTING weights
-(BLIP's, or those of a warm-up on generated pairs where there are none) on every image that is not noise, once with
+(pre-trained ones, or those of a warm-up on generated pairs where there are none) on every image that is not noise, once with
 each of its captions. ``best.pth`` is the best model on val, or the last one where the data set has no val.
 """
 
@@ -17,22 +17,16 @@ import numpy as np
 from torch import Tensor, nn
 
 from engine import checkpoints, distributed, warm_up
+from engine.building import method_class, new_model, supervised
 from engine.config import save_config
 from engine.evaluation import Split, evaluate_split, open_split
 from engine.feeds import ImageFeed, PairBatches
 from engine.labels import PseudoLabels, log_report, pseudo_labels, report
 from engine.loop import Place, Schedule, Trainer
-from engine.material import (
-    compact,
-    generated_material,
-    report_identities,
-    supervised,
-    supervised_material,
-)
+from engine.material import compact, generated_material, report_identities, supervised_material
 from engine.run import LOGGER, Run
 from engine.sources import open_dataset, open_tokenizer
 from engine.stage import Context, Mark
-from models.backbones.blip.checkpoints import load_blip
 from models.batch import Batch
 from models.methods.base import Method
 from retrieval.results import write_atomically
@@ -69,7 +63,7 @@ def train_search(context: Context) -> None:
             shutil.rmtree(directory / name, ignore_errors=True)
         for name in ("best.pth", "metrics.jsonl"):
             (directory / name).unlink(missing_ok=True)
-        if supervised(config):  # that of generated captions belongs to those
+        if warm_up.belongs_to_training(config):  # else it belongs to the captions
             warm_up.forget(config)
     distributed.barrier()
     if distributed.is_main():
@@ -108,7 +102,13 @@ class SearchTraining:
         make = supervised_material if self.supervised else generated_material
         self.material = make(dataset, self.config)
         self.report_identities = report_identities(dataset, self.material.images)
-        self.tokenizer = open_tokenizer(self.config, self.material.texts(), self.material.tokenizer_directory)
+        self.tokenizer = open_tokenizer(
+            method_class(self.config.model.method).tokenizer_class,
+            self.config.model.tokenizer,
+            self.material.texts(),
+            self.material.tokenizer_directory,
+            self.config.model.vocabulary_size,
+        )
         self.feed = ImageFeed.of([dataset.image_root / image for image in self.material.images], self.config)
         self.val: Split | None = open_split(dataset, "val", self.config, self.config.model.image_size)
         wanted = warm_up.is_wanted(self.config)
@@ -118,12 +118,12 @@ class SearchTraining:
         self.steps_done = 0
 
     def new_model(self) -> Method:
-        """The method's model with its starting weights: the warm-up's, else BLIP's, else random ones."""
-        model = warm_up.new_model(self.context, self.tokenizer)
+        """The method's model with its starting weights: the warm-up's, else released ones, else random ones."""
+        model = new_model(self.config, self.machine, self.tokenizer)
         if self.start is not None:
             model.load_state_dict(self.start, strict=False)
         elif self.config.model.pretrained:
-            LOGGER.info("%s", load_blip(model, Path(self.config.model.pretrained)))
+            LOGGER.info("%s", model.load_pretrained(Path(self.config.model.pretrained)))
         return model
 
     def keep_start(self) -> None:
@@ -239,13 +239,14 @@ class SearchTraining:
     def _keep(
         self, model: Method, place: Place, epoch: int, val: Mapping[str, Any] | None, last: bool
     ) -> None:
-        """Selection: the highest Rank-1 + mAP with re-ranking on val; the last epoch without one; never test."""
+        """Selection: the highest Rank-1 + mAP on val, with re-ranking where there is matching; the last epoch without one; never test."""
         meta = {"selected_on": "last" if self.val is None else "val", "round": place.round, "epoch": epoch}
         if self.val is None and last:
             checkpoints.save(self.best, self._describe(model, **meta))
         if val is None:
             return
-        score = val["itm"]["r1"] + val["itm"]["mAP"]
+        ranked = val["itm"] or val["itc"]
+        score = ranked["r1"] + ranked["mAP"]
         if not self.best.exists() or score > checkpoints.load(self.best)["meta"]["score"]:
             checkpoints.save(self.best, self._describe(model, **meta, score=score))
 
@@ -262,11 +263,10 @@ class SearchTraining:
         where = {"phase": place.phase, "round": place.round, "epoch": epoch, "total_step": step}
         self.run.record("epoch", **where, losses=losses, val=val, seconds=round(seconds, 2))
         parts = "  ".join(f"{name} {value:.4f}" for name, value in losses.items())
-        found = f"  val Rank-1 {val['itm']['r1']:.2f} mAP {val['itm']['mAP']:.2f}" if val else ""
+        ranked = (val["itm"] or val["itc"]) if val else None
+        found = f"  val Rank-1 {ranked['r1']:.2f} mAP {ranked['mAP']:.2f}" if ranked else ""
         LOGGER.info("%s epoch %d/%d: %s%s (%.0f s)", place.phase, epoch + 1, epochs, parts, found, seconds)
 
     def _describe(self, model: Method, **meta: Any) -> dict[str, Any]:
         meta["config"] = json.dumps(self.config.model_dump(mode="json"))
-        return checkpoints.describe(
-            model, self.config.model.method, self.config.model.size, self.tokenizer, **meta
-        )
+        return checkpoints.describe(model, self.config.model.method, self.config.model.size, **meta)

@@ -25,7 +25,7 @@ def retrieval(tokenizer):
 
 def test_a_retrieval_model_comes_back_the_same(tmp_path, retrieval, tokenizer):
     path = tmp_path / "deep" / "best.pth"
-    checkpoints.save(path, checkpoints.describe(retrieval, "pspd", "tiny", tokenizer, score=1.5))
+    checkpoints.save(path, checkpoints.describe(retrieval, "pspd", "tiny", score=1.5))
     model, content = checkpoints.load_retrieval_model(path)
     assert (content["method"], content["meta"]) == ("pspd", {"score": 1.5})
     assert not model.training
@@ -40,8 +40,8 @@ def test_a_captioner_comes_back_the_same_and_is_not_taken_for_a_retrieval_model(
 ):
     captioner, found = tmp_path / "captioner.pth", tmp_path / "best.pth"
     model = BlipCaptioner("tiny", (32, 16), tokenizer)
-    checkpoints.save(captioner, checkpoints.describe(model, "captioner", "tiny", tokenizer))
-    checkpoints.save(found, checkpoints.describe(retrieval, "pspd", "tiny", tokenizer))
+    checkpoints.save(captioner, checkpoints.describe(model, "captioner", "tiny"))
+    checkpoints.save(found, checkpoints.describe(retrieval, "pspd", "tiny"))
     again, _ = checkpoints.load_captioner(captioner)
     assert all(torch.equal(a, b) for a, b in zip(again.parameters(), model.parameters(), strict=True))
     with pytest.raises(CheckpointError, match="holds a captioner"):
@@ -57,7 +57,7 @@ def test_the_state_of_an_unfinished_run_is_no_model(tmp_path):
 
 
 def test_weights_of_another_model_are_named(tmp_path, retrieval, tokenizer):
-    content = checkpoints.describe(retrieval, "pspd", "tiny", tokenizer)
+    content = checkpoints.describe(retrieval, "pspd", "tiny")
     del content["model"]["vision_proj.weight"]
     checkpoints.save(tmp_path / "best.pth", content)
     with pytest.raises(CheckpointError, match=r"vision_proj\.weight"):

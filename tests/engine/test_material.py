@@ -11,13 +11,8 @@ import pytest
 from captioning.files import Caption, write_captions
 from data.errors import UserError
 from data.records import PedesDataset, Record
-from engine.material import (
-    compact,
-    generated_material,
-    method_class,
-    report_identities,
-    supervised_material,
-)
+from engine.building import method_class
+from engine.material import compact, generated_material, report_identities, supervised_material
 
 IMAGES = ["a/1.png", "a/2.png", "b/1.png", "b/2.png", "c/1.png"]
 

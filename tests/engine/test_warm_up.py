@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from engine.config import Config
-from engine.warm_up import is_wanted, start_captioner
+from engine.warm_up import is_wanted
 from models import build_model
 from models.backbones.blip.captioner import BlipCaptioner
 from models.backbones.blip.tokenizer import BlipTokenizer
@@ -27,7 +27,7 @@ def test_the_captioner_takes_what_blip_shares_and_keeps_its_own_self_attention(t
     captioner = BlipCaptioner("tiny", (32, 16), tokenizer)
     before = {name: tensor.clone() for name, tensor in captioner.state_dict().items()}
     weights = model.state_dict()
-    start_captioner(captioner, weights)
+    captioner.start_from(weights)
     after = captioner.state_dict()
     taken = {name for name in after if not torch.equal(before[name], after[name])}
     tied = {"text_decoder.cls.predictions.decoder.weight"}  # the word embeddings, under another name

@@ -48,6 +48,8 @@ class WordTokenizer:
 class TinyModel(nn.Module):
     """One attention layer from words to image patches; keeps a record of its `match` calls."""
 
+    has_matching = True
+
     def __init__(self, width: int = 16, features: int = 8) -> None:
         super().__init__()
         self.tokenizer = WordTokenizer()
@@ -93,6 +95,19 @@ def make_captions(count: int) -> list[str]:
 def tiny_model() -> TinyModel:
     torch.manual_seed(0)
     return TinyModel().train()
+
+
+class DualModel(TinyModel):
+    """The same encoders without the third verb: nothing may ask for it."""
+
+    has_matching = False
+    match = None
+
+
+@pytest.fixture
+def dual_model() -> DualModel:
+    torch.manual_seed(0)
+    return DualModel().train()
 
 
 @pytest.fixture

@@ -106,3 +106,15 @@ def test_wrong_counts_are_said_before_encoding(tiny_model, captions):
         evaluate(tiny_model, [], captions, [1, 2, 3], GALLERY_IDS)
     with pytest.raises(ValueError, match="no image of their identity"):
         evaluate(tiny_model, [], captions, QUERY_IDS + 1, GALLERY_IDS)
+
+
+def test_a_model_without_matching_is_ranked_by_features_alone_and_keeps_no_tokens(
+    dual_model, tiny_model, tiny_images, captions, tmp_path
+):
+    asked = {"k_test": 6, "directory": tmp_path, "memory_limit": 0}  # any tokens would have to go to a file
+    found = evaluate(dual_model, [tiny_images], captions, QUERY_IDS, GALLERY_IDS, **asked)
+    same = evaluate(tiny_model, [tiny_images], captions, QUERY_IDS, GALLERY_IDS, k_test=0)
+    assert found.itm is None
+    assert found.reranked is None
+    assert found.itc == same.itc
+    assert found.best is found.cosine

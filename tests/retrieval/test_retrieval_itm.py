@@ -151,3 +151,12 @@ def test_a_gallery_without_tokens_is_refused(tiny_model, captions, tiny_images):
     gallery = encode_gallery(tiny_model, [tiny_images], 24, token_dtype=None)
     with pytest.raises(ValueError, match="without image tokens"):
         score_pairs(tiny_model, captions, gallery, np.array([[0, 0]]))
+
+
+def test_without_matching_candidates_are_the_nearest_by_cosine(dual_model, captions, tiny_images):
+    gallery = encode_gallery(dual_model, [tiny_images], 24, token_dtype=None)
+    features = encode_queries(dual_model, captions)
+    found = candidates(dual_model, captions, gallery, features, 6, 4)
+    matrix = (gallery.features @ features.T).numpy().astype(np.float64)
+    for array, scores in zip(found, (matrix, matrix.T), strict=True):
+        np.testing.assert_array_equal(array, np.argsort(-scores, axis=1, kind="stable")[:, :4])

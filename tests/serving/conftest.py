@@ -72,7 +72,7 @@ def demo(tmp_path_factory) -> Demo:
     torch.manual_seed(0)
     model = build_model("pspd", size="tiny", image_size=IMAGE_SIZE, tokenizer=words, dropout=0.0)
     _learn(model, dataset)
-    checkpoints.save(root / "best.pth", checkpoints.describe(model, "pspd", "tiny", words))
+    checkpoints.save(root / "best.pth", checkpoints.describe(model, "pspd", "tiny"))
     return Demo(dataset, root / "crops", root / "best.pth")
 
 

@@ -38,6 +38,7 @@ class BlipRetrieval(nn.Module):
     pixel_mean = (0.48145466, 0.4578275, 0.40821073)
     pixel_std = (0.26862954, 0.26130258, 0.27577711)
     interpolation = "bilinear"
+    has_matching = True
     encoder_prefixes = ("visual_encoder.", "text_encoder.")
 
     def __init__(

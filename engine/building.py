@@ -1,0 +1,99 @@
+"""From the configuration to a model: its method, its options, and whether they belong together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from data.errors import UserError
+from engine.config import Config
+from engine.loop import Machine
+from models import METHODS, Captioner, build_model, check_options
+from models.methods.base import Method
+from models.texts import TextTokenizer
+
+# Settings of `model` that not every backbone has: handed over where they are set, refused by a backbone without them.
+BACKBONE_SETTINGS = ("vit_grad_ckpt", "vit_ckpt_layer", "dropout")
+
+
+def method_class(name: str) -> type[Method]:
+    """The class behind ``model.method``.
+
+    Raises:
+        UserError: no such method.
+    """
+    if name not in METHODS:
+        raise UserError(f"There is no method '{name}': set model.method to one of {', '.join(METHODS)}.")
+    return METHODS[name]
+
+
+def supervised(config: Config) -> bool:
+    """Whether training uses the data set's own captions and identities.
+
+    Raises:
+        UserError: no such method.
+    """
+    asked = config.train.supervision
+    return (method_class(config.model.method).supervision if asked == "method" else asked) == "labels"
+
+
+def backbone_options(config: Config) -> dict[str, Any]:
+    """The settings of `model` that are one backbone's own, as far as they are set."""
+    chosen = {name: getattr(config.model, name) for name in BACKBONE_SETTINGS}
+    return {name: value for name, value in chosen.items() if value is not None}
+
+
+def check_model(config: Config) -> None:
+    """Refuse a model that can't be built, before a stage spends hours on what comes before it.
+
+    Raises:
+        UserError: no such method or size, or a setting or option that neither the method nor its backbone has.
+    """
+    settings, kind = config.model, method_class(config.model.method)
+    if settings.size not in kind.sizes:
+        raise UserError(
+            f"The method '{settings.method}' comes in {', '.join(kind.sizes)}, not in '{settings.size}': set model.size."
+        )
+    try:
+        check_options(settings.method, {**backbone_options(config), **settings.options})
+    except ValueError as error:
+        raise UserError(f"{error} (model and model.options)") from None
+
+
+def captioner_method(config: Config) -> str:
+    """A method on the captioner's backbone, whose warm-up the captioner can start from: the configured one, if it is."""
+    if method_class(config.model.method).backbone == Captioner.backbone:
+        return config.model.method
+    return next(name for name, kind in METHODS.items() if kind.backbone == Captioner.backbone)
+
+
+def new_model(config: Config, machine: Machine, tokenizer: TextTokenizer, method: str = "") -> Method:
+    """A method's model with random weights, on the device.
+
+    Args:
+        method: another than the configured one, which then has the size and image size and none of the options.
+    """
+    settings, own = config.model, method in ("", config.model.method)
+    torch.manual_seed(config.seed)
+    model = build_model(
+        method or settings.method,
+        size=settings.size,
+        image_size=settings.image_size,
+        tokenizer=tokenizer,
+        **(backbone_options(config) | settings.options if own else {}),
+    )
+    model.options = dict(settings.options) if own else {}
+    model.world = machine.world
+    return model.to(machine.device)
+
+
+def new_captioner(config: Config, tokenizer: TextTokenizer) -> Captioner:
+    """The captioner with random weights, on the CPU."""
+    shared = method_class(config.model.method).backbone == Captioner.backbone
+    options = backbone_options(config) if shared else {}
+    if config.pre_train.dropout is not None:
+        options["dropout"] = config.pre_train.dropout
+    torch.manual_seed(config.seed)
+    image_size = config.pre_train.image_size or config.model.image_size
+    return Captioner(config.model.size, image_size, tokenizer, **options)

@@ -1,0 +1,91 @@
+"""From the configuration to a model: what is refused before anything long starts, and what a model is given."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from data.errors import UserError
+from engine.building import (
+    BACKBONE_SETTINGS,
+    backbone_options,
+    captioner_method,
+    check_model,
+    method_class,
+    new_captioner,
+    new_model,
+    supervised,
+)
+from engine.config import load_config
+from engine.material import caption_kinds
+from models import METHODS, Captioner
+
+
+def test_a_size_that_the_backbone_does_not_come_in_is_refused(config):
+    config.model.size = "huge"
+    with pytest.raises(UserError, match="comes in tiny, base, large, not in 'huge'"):
+        check_model(config)
+
+
+def test_an_option_that_nobody_has_is_refused(config):
+    config.model.options = {"local_wieght": 0}
+    with pytest.raises(UserError, match="no option local_wieght"):
+        check_model(config)
+
+
+def test_settings_that_are_not_set_are_not_handed_over(config):
+    assert backbone_options(config) == {}
+    config.model.vit_grad_ckpt, config.model.dropout = False, 0.0
+    assert backbone_options(config) == {"vit_grad_ckpt": False, "dropout": 0.0}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_takes_its_own_configuration_or_says_what_does_not_fit(method, config):
+    check_model(load_config([f"configs/methods/{method}.yaml"]))
+    kind = method_class(method)
+    for name in BACKBONE_SETTINGS:
+        setattr(config.model, name, 0)
+    config.model.method = method
+    if kind.backbone == Captioner.backbone:
+        check_model(config)
+    else:
+        with pytest.raises(UserError, match="vit_grad_ckpt"):
+            check_model(config)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_supervision_is_the_methods_own_unless_it_is_set(method, config):
+    config.model.method = method
+    own = method_class(method).supervision
+    assert supervised(config) == (own == "labels")
+    config.train.supervision = "pseudo"
+    assert not supervised(config)
+    assert caption_kinds(config)
+    config.train.supervision = "labels"
+    assert supervised(config)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_captioner_starts_from_a_warm_up_on_its_own_backbone(method, config):
+    config.model.method = method
+    start = captioner_method(config)
+    assert METHODS[start].backbone == Captioner.backbone
+    assert start == method or method_class(method).backbone != Captioner.backbone
+
+
+def test_another_methods_model_gets_none_of_the_options(config, machine, tokenizer):
+    config.model.options = {"local_weight": 0.0}
+    assert new_model(config, machine, tokenizer).options == {"local_weight": 0.0}
+    assert new_model(config, machine, tokenizer, "tsn").options == {}
+
+
+def test_the_captioners_dropout_is_its_own(config, tokenizer):
+    def varies() -> bool:
+        captioner = new_captioner(config, tokenizer).train()
+        tokens, ids = torch.randn(2, 5, 128), torch.ones(2, 6, dtype=torch.int64)
+        return not torch.equal(captioner.logits(tokens, ids), captioner.logits(tokens, ids))
+
+    config.model.dropout, config.pre_train.dropout = 0.3, 0.0
+    assert not varies()
+    config.pre_train.dropout = None
+    assert varies()
