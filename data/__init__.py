@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 
-from data.cuhk_pedes import CuhkPedes
 from data.errors import UserError
-from data.folder import Folder
-from data.icfg_pedes import IcfgPedes
 from data.records import PedesDataset, Record
-from data.rstpreid import RstpReid
+from data.registry import find_datasets
 
-DATASETS = {dataset.name: dataset for dataset in (CuhkPedes, IcfgPedes, RstpReid, Folder)}
+DATASETS = find_datasets(sys.modules[__name__])
 
 __all__ = ["DATASETS", "PedesDataset", "Record", "UserError", "load_dataset"]
 
@@ -24,7 +22,5 @@ def load_dataset(name: str, root: str | os.PathLike[str]) -> PedesDataset:
     (`python -m data.validate` does that).
     """
     if name not in DATASETS:
-        raise UserError(
-            f"There is no dataset {name!r}: set dataset.name to one of {', '.join(sorted(DATASETS))}."
-        )
+        raise UserError(f"There is no dataset {name!r}: set dataset.name to one of {', '.join(DATASETS)}.")
     return DATASETS[name].load(root)

@@ -19,6 +19,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.scalarbool import ScalarBoolean
 
+from data import DATASETS
 from data.errors import UserError
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -66,12 +67,20 @@ class SynthesisConfig(Section):
 class DatasetConfig(Section):
     """Which images; see ``docs/datasets.md`` for the layout on disk."""
 
-    name: Literal["cuhk_pedes", "icfg_pedes", "rstpreid", "folder"] = "cuhk_pedes"
+    name: str = "cuhk_pedes"  # a class in data/
     tag: str = ""  # short name in output paths; empty: the data set's name
     root: str = "datasets"
     synthesis: SynthesisConfig | None = None
     image_cache: bool = True  # decode and resize once, train from a memory map
     skip_unreadable: bool = False
+
+    @field_validator("name")
+    @classmethod
+    def _is_there(cls, value: str) -> str:
+        """Refused here, because the first stage that opens the data set may come hours later."""
+        if value not in DATASETS:
+            raise ValueError(f"There is no such data set; choose one of {', '.join(DATASETS)}")
+        return value
 
     @property
     def label(self) -> str:
@@ -455,9 +464,14 @@ def _first_problem(error: ValidationError, origins: Mapping[str, str]) -> str:
     if not path:
         return f"'{'.'.join(map(str, problems[0]['loc']))}': {problems[0]['msg']}."
     # A setting of several kinds ("auto" or a number) has one problem for each of them.
-    wanted = [problem["msg"] for problem in problems if _written_path(problem, origins) == path]
+    wanted = [_message(problem) for problem in problems if _written_path(problem, origins) == path]
     message = " or ".join(dict.fromkeys(message[0].lower() + message[1:] for message in wanted))
     return f"'{path}' ({origins[path]}) has the value {problems[0]['input']!r:.80}: {message}."
+
+
+def _message(problem: Mapping[str, Any]) -> str:
+    """What is wrong; of a check of our own what it says, without pydantic's "Value error" before it."""
+    return str(problem["ctx"]["error"]) if problem["type"] == "value_error" else problem["msg"]
 
 
 def _written_path(problem: Mapping[str, Any], origins: Mapping[str, str]) -> str:
