@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from data.decoding import Progress, write_images
 from data.errors import UserError
-from data.images import MEAN_COLOUR, read_image, resize
+from data.images import MEAN_COLOUR, Interpolation, read_image, resampling, resize
 
 _PIXEL_VERSION = 2  # raise it when the pixels or their order in the file change: old caches are then rebuilt
 
@@ -32,7 +32,11 @@ class Unreadable(NamedTuple):
 
 
 def read_batch(
-    paths: Sequence[str | os.PathLike[str]], image_size: tuple[int, int], *, skip_unreadable: bool = False
+    paths: Sequence[str | os.PathLike[str]],
+    image_size: tuple[int, int],
+    *,
+    interpolation: Interpolation = "bilinear",
+    skip_unreadable: bool = False,
 ) -> NDArray[np.uint8]:
     """Decode and resize images from disk: (B, H, W, 3) uint8, bit by bit what the cache holds.
 
@@ -41,7 +45,7 @@ def read_batch(
     batch = np.empty((len(paths), *image_size, 3), dtype=np.uint8)
     for row, path in zip(batch, paths, strict=True):
         try:
-            row[:] = resize(read_image(path), image_size)
+            row[:] = resize(read_image(path), image_size, interpolation)
         except UserError:
             if not skip_unreadable:
                 raise
@@ -75,6 +79,7 @@ class ImageCache:
         image_size: tuple[int, int],
         directory: str | os.PathLike[str],
         *,
+        interpolation: Interpolation = "bilinear",
         workers: int | None = None,
         skip_unreadable: bool = False,
         progress: Progress | None = None,
@@ -84,13 +89,13 @@ class ImageCache:
         image_size is (H, W). `workers` processes decode (None: as many as pay off); `progress(done, total)` is called
         along the way. A cache of the same list that is out of date is removed.
         Raises UserError if images do not open (how many, which first) unless `skip_unreadable`, and when the disk has no
-        room; ValueError for an empty list.
+        room; ValueError for an empty list or another interpolation than "bilinear" and "bicubic".
         """
         if not paths:
             raise ValueError("There are no images to cache: give at least one path.")
         files = [os.path.abspath(path) for path in paths]
         directory = Path(directory)
-        key, digest = _key(files, image_size), _digest(files)
+        key, digest = _key(files, image_size, interpolation), _digest(files)
         target = directory / f"{key}-{digest}.npy"
         cache = cls._read(target, len(files), image_size)
         if cache is None:
@@ -98,7 +103,7 @@ class ImageCache:
                 cache = cls._read(target, len(files), image_size)
                 if cache is None:
                     _remove_leftovers(directory, key, alone)
-                    _build(files, image_size, target, workers, progress)
+                    _build(files, image_size, interpolation, target, workers, progress)
                     cache = cls._read(target, len(files), image_size)
         if cache is None:
             raise UserError(f"{target} vanished while it was made: leave {directory} alone and start again.")
@@ -120,10 +125,15 @@ class ImageCache:
         )
 
 
-def _key(files: list[str], image_size: tuple[int, int]) -> str:
-    """Names the list of images and their size; stays when an image changes."""
+def _key(files: list[str], image_size: tuple[int, int], interpolation: Interpolation) -> str:
+    """Names the list of images, their size and, where it is not bilinear, how they are resized.
+
+    It stays when an image changes, and begins no other key: what is out of date is found by it.
+    """
     names = hashlib.blake2b("\0".join(files).encode("utf-8", "surrogatepass"), digest_size=8)
-    return f"images-{image_size[0]}x{image_size[1]}-{names.hexdigest()}"
+    resampling(interpolation)  # a wrong one is told here and not by a process that decodes
+    kind = "" if interpolation == "bilinear" else f"{interpolation}-"
+    return f"images-{image_size[0]}x{image_size[1]}-{kind}{names.hexdigest()}"
 
 
 def _digest(files: list[str]) -> str:
@@ -146,6 +156,7 @@ def _notes(target: Path) -> Path:
 def _build(
     files: list[str],
     image_size: tuple[int, int],
+    interpolation: Interpolation,
     target: Path,
     workers: int | None,
     progress: Progress | None,
@@ -160,7 +171,15 @@ def _build(
     temporary = target.parent / f"{target.stem}.{uuid.uuid4().hex[:8]}.tmp"
     try:
         offset = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape).offset
-        bad = write_images(files, image_size, temporary, offset, workers=workers, progress=progress)
+        bad = write_images(
+            files,
+            image_size,
+            temporary,
+            offset,
+            interpolation=interpolation,
+            workers=workers,
+            progress=progress,
+        )
         notes = {"unreadable": [[index, files[index], reason] for index, reason in bad]}
         written = temporary.with_suffix(".notes.tmp")
         written.write_text(json.dumps(notes), "utf-8")

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from data.errors import UserError
-from data.images import MEAN_COLOUR, check_header, read_image, resize
+from data.images import MEAN_COLOUR, Interpolation, check_header, read_image, resize
 
 CHUNK = 64
 _WORTH_PROCESSES = 512  # below, starting a process (0.2 s) takes longer than decoding
@@ -43,6 +43,7 @@ def write_images(
     file: Path,
     offset: int,
     *,
+    interpolation: Interpolation,
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> list[tuple[int, str]]:
@@ -51,7 +52,13 @@ def write_images(
     Unreadable images become the mean colour and are returned as [(index, what is wrong)]. Raises UserError when the
     disk is full. At most 64 images per process are in memory.
     """
-    task = {"kind": "write", "image_size": list(image_size), "file": os.fspath(file), "offset": offset}
+    task = {
+        "kind": "write",
+        "image_size": list(image_size),
+        "interpolation": interpolation,
+        "file": os.fspath(file),
+        "offset": offset,
+    }
     return _run(task, paths, workers, progress)
 
 
@@ -162,7 +169,8 @@ def _work(task: dict[str, Any]) -> dict[str, Any]:
             elif rows is None:
                 read_image(path)
             else:
-                rows[position] = resize(read_image(path), tuple(task["image_size"])).transpose(2, 0, 1)
+                pixels = resize(read_image(path), tuple(task["image_size"]), task["interpolation"])
+                rows[position] = pixels.transpose(2, 0, 1)
         except UserError as error:
             bad.append((task["first"] + position, str(error)))
             if rows is not None:

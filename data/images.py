@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import struct
 import zlib
+from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +18,29 @@ from data.errors import UserError
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
 MEAN_COLOUR = tuple(round(255 * value) for value in MEAN)
+
+Interpolation = Literal["bilinear", "bicubic"]
+Statistics = tuple[tuple[float, float, float], tuple[float, float, float]]  # mean and standard deviation
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """What a backbone's image encoder takes: how images are resized, and the statistics they are normalised with.
+
+    `mean` and `std` are per colour, of values in 0..1.
+    """
+
+    mean: tuple[float, float, float] = MEAN
+    std: tuple[float, float, float] = STD
+    interpolation: Interpolation = "bilinear"
+
+    @property
+    def statistics(self) -> Statistics:
+        """Mean and standard deviation, as `data.transforms` takes them."""
+        return self.mean, self.std
+
+
+DEFAULT_PIXELS = Pixels()
 
 # What Pillow raises on damaged files, besides OSError: each of these was seen on truncated or overwritten files.
 _DAMAGE = (
@@ -70,12 +95,27 @@ def check_header(path: str | os.PathLike[str]) -> None:
         raise UserError(f"The image {os.fspath(path)} does not open ({damage(error)}).") from None
 
 
-def resize(image: Image.Image, image_size: tuple[int, int]) -> NDArray[np.uint8]:
-    """An RGB image as (H, W, 3) uint8, resized bilinearly with antialiasing to `image_size` = (H, W)."""
+def resize(
+    image: Image.Image, image_size: tuple[int, int], interpolation: Interpolation = "bilinear"
+) -> NDArray[np.uint8]:
+    """An RGB image as (H, W, 3) uint8, resized with antialiasing to `image_size` = (H, W).
+
+    Raises ValueError for another interpolation than "bilinear" and "bicubic".
+    """
     height, width = image_size
+    method = resampling(interpolation)
     if image.size != (width, height):
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
+        image = image.resize((width, height), method)
     return np.asarray(image, dtype=np.uint8)
+
+
+def resampling(interpolation: str) -> Image.Resampling:
+    """Pillow's name for an interpolation; ValueError for one that is not offered."""
+    if interpolation not in get_args(Interpolation):
+        raise ValueError(
+            f"There is no interpolation {interpolation!r}: use {' or '.join(get_args(Interpolation))}."
+        )
+    return Image.Resampling[interpolation.upper()]
 
 
 def _upright(image: Image.Image) -> Image.Image:

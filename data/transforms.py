@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from data.buffers import Buffers
-from data.images import MEAN, STD
+from data.images import MEAN, STD, Statistics
 
 __all__ = ["MEAN", "STD", "augment", "erase_boxes", "normalise", "scaled_pad", "uniform"]
 
@@ -31,16 +31,18 @@ _MIX_1 = 0xBF58476D1CE4E5B9 - 2**64
 _MIX_2 = 0x94D049BB133111EB - 2**64
 
 
-def normalise(images: Tensor, buffers: Buffers | None = None) -> Tensor:
-    """(B, H, W, 3) uint8 -> (B, 3, H, W) float32 with BLIP's mean and standard deviation, on the images' device.
+def normalise(
+    images: Tensor, buffers: Buffers | None = None, *, statistics: Statistics = (MEAN, STD)
+) -> Tensor:
+    """(B, H, W, 3) uint8 -> (B, 3, H, W) float32 with this mean and standard deviation, on the images' device.
 
-    On a CPU the result's memory comes from `buffers`, if there are any.
+    `statistics` are two tuples of three numbers, for pixels in 0..1; without any, CLIP's and BLIP's. On a CPU the result's memory comes from `buffers`, if there are any.
     """
     result = _empty_like(images, buffers)
     if images.is_cuda:
-        return _standardise(_planes(images), result)
+        return _standardise(_planes(images), statistics, result)
     plan = torch.zeros(len(images), 7, dtype=torch.int64)
-    return _in_one_pass(_planes(images), plan, 0, result)
+    return _in_one_pass(_planes(images), plan, 0, statistics, result)
 
 
 def augment(
@@ -51,6 +53,7 @@ def augment(
     flip: float = 0.5,
     erase: float = 0.5,
     buffers: Buffers | None = None,
+    statistics: Statistics = (MEAN, STD),
 ) -> Tensor:
     """Training pixels: flip, pad and random crop, normalise, random erasing.
 
@@ -58,7 +61,7 @@ def augment(
     (B, 3, H, W) float32 on the images' device. `pad` black pixels are added on every side before the crop back to H x W.
     `flip` and `erase` are probabilities; an erased box covers 2 to 40 % of the image with a height to width ratio of 0.3
     to 3.3 and becomes zero, the mean colour (Zhong et al., Random Erasing Data Augmentation, AAAI 2020). Each row depends
-    on its own image and seed only. On a CPU the result's memory comes from `buffers`, if there are any.
+    on its own image and seed only. `statistics` and `buffers` are those of `normalise`.
     Raises ValueError for images or seeds of another shape or type.
     """
     result = _empty_like(images, buffers)
@@ -70,23 +73,23 @@ def augment(
     plan = _plan(seeds, height, width, pad, flip, erase)
     if images.is_cuda:
         # One small transfer that nothing waits for; pinned or not, copies towards a GPU are safe without blocking.
-        return _in_steps(_planes(images), plan.to(images.device, non_blocking=True), pad, result)
-    return _in_one_pass(_planes(images), plan, pad, result)
+        return _in_steps(_planes(images), plan.to(images.device, non_blocking=True), pad, statistics, result)
+    return _in_one_pass(_planes(images), plan, pad, statistics, result)
 
 
-def _in_one_pass(planes: Tensor, plan: Tensor, pad: int, out: Tensor) -> Tensor:
+def _in_one_pass(planes: Tensor, plan: Tensor, pad: int, statistics: Statistics, out: Tensor) -> Tensor:
     """On a CPU: every pixel is read once and written once."""
     from data.kernels import augment_planes  # only who turns pixels to floats needs numba
 
-    scale, shift = (constant.flatten().numpy() for constant in _constants(planes.device))
+    scale, shift = (constant.flatten().numpy() for constant in _constants(planes.device, statistics))
     augment_planes(planes.numpy(), plan.numpy(), pad, scale, shift, out.numpy())
     return out
 
 
-def _in_steps(planes: Tensor, plan: Tensor, pad: int, out: Tensor) -> Tensor:
+def _in_steps(planes: Tensor, plan: Tensor, pad: int, statistics: Statistics, out: Tensor) -> Tensor:
     """On a GPU: a few kernels for the whole batch."""
     flipped, top, left = plan[:, :3].unbind(dim=1)
-    _standardise(_crop(_flip(planes, flipped), top, left, pad), out)
+    _standardise(_crop(_flip(planes, flipped), top, left, pad), statistics, out)
     return out.mul_(_keep_mask(plan[:, 3:], *out.shape[2:]))
 
 
@@ -144,15 +147,15 @@ def _planes(images: Tensor) -> Tensor:
     return images.permute(0, 3, 1, 2).contiguous()
 
 
-def _standardise(planes: Tensor, out: Tensor) -> Tensor:
-    scale, shift = _constants(planes.device)
+def _standardise(planes: Tensor, statistics: Statistics, out: Tensor) -> Tensor:
+    scale, shift = _constants(planes.device, statistics)
     return out.copy_(planes).mul_(scale).sub_(shift)
 
 
 @cache
-def _constants(device: torch.device) -> tuple[Tensor, Tensor]:
+def _constants(device: torch.device, statistics: Statistics) -> tuple[Tensor, Tensor]:
     """1 / (255 std) and mean / std, (1, 3, 1, 1) each; kept per device, as copying them anew makes a GPU wait."""
-    mean, std = torch.tensor(MEAN).view(1, 3, 1, 1), torch.tensor(STD).view(1, 3, 1, 1)
+    mean, std = torch.tensor(statistics).view(2, 1, 3, 1, 1)
     return (1 / (255 * std)).to(device), (mean / std).to(device)
 
 

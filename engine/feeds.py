@@ -13,6 +13,7 @@ from torch import Tensor
 
 from data.buffers import Buffers
 from data.cache import ImageCache, read_batch
+from data.images import DEFAULT_PIXELS, Pixels
 from data.transforms import augment, normalise, uniform
 from engine.config import Config
 from engine.seeds import sample_seeds, seed_of
@@ -28,6 +29,7 @@ class ImageFeed:
         paths: image files, in index order.
         image_size: (height, width) in pixels.
         directory: where the cache lies; None decodes on every access.
+        pixels: how the backbone wants them resized and normalised.
     """
 
     def __init__(
@@ -37,20 +39,32 @@ class ImageFeed:
         directory: Path | None,
         workers: int = 2,
         skip_unreadable: bool = False,
+        pixels: Pixels = DEFAULT_PIXELS,
     ) -> None:
         self.paths = list(paths)
         self.image_size = image_size
+        self.interpolation, self.statistics = pixels.interpolation, pixels.statistics
         self.buffers = Buffers()
         self.array: np.ndarray | None = None
         if directory is not None:
             cache = ImageCache.open(
-                self.paths, image_size, directory, workers=workers, skip_unreadable=skip_unreadable
+                self.paths,
+                image_size,
+                directory,
+                interpolation=self.interpolation,
+                workers=workers,
+                skip_unreadable=skip_unreadable,
             )
             self.array = cache.array
 
     @classmethod
     def of(
-        cls, paths: Sequence[Path], config: Config, image_size: tuple[int, int] | None = None
+        cls,
+        paths: Sequence[Path],
+        config: Config,
+        image_size: tuple[int, int] | None = None,
+        *,
+        pixels: Pixels = DEFAULT_PIXELS,
     ) -> ImageFeed:
         """The feed that a configuration asks for."""
         return cls(
@@ -59,6 +73,7 @@ class ImageFeed:
             Path(config.output) / "image_cache" if config.dataset.image_cache else None,
             workers=config.runtime.workers,
             skip_unreadable=config.dataset.skip_unreadable,
+            pixels=pixels,
         )
 
     def __len__(self) -> int:
@@ -69,7 +84,8 @@ class ImageFeed:
         if self.array is not None:
             planes = self.array.transpose(0, 3, 1, 2)[indices]  # as they lie in the file
             return torch.from_numpy(planes).permute(0, 2, 3, 1)
-        return torch.as_tensor(np.asarray(read_batch([self.paths[i] for i in indices], self.image_size)))
+        files = [self.paths[i] for i in indices]
+        return torch.from_numpy(read_batch(files, self.image_size, interpolation=self.interpolation))
 
     def batches(
         self, batch_size: int, device: torch.device, indices: np.ndarray | None = None
@@ -78,7 +94,7 @@ class ImageFeed:
         indices = np.arange(len(self)) if indices is None else indices
         for start in range(0, len(indices), batch_size):
             pixels = self.pixels(indices[start : start + batch_size]).to(device)
-            yield normalise(pixels, self.buffers)
+            yield normalise(pixels, self.buffers, statistics=self.statistics)
 
 
 @dataclass
@@ -151,6 +167,7 @@ class PairBatches:
             pad=self.padding,
             erase=self.erasing,
             buffers=self.feed.buffers,
+            statistics=self.feed.statistics,
         )
         labels = torch.from_numpy(self.pairs.labels[chosen].astype(np.int64))
         texts = self.pairs.texts[torch.from_numpy(chosen)].trim()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -41,13 +42,15 @@ def touch_again(path, image):
     os.utime(path, ns=(before + 1_000_000, before + 1_000_000))
 
 
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 @pytest.mark.parametrize("workers", [0, 2])
-def test_cache_equals_the_plain_path_bit_by_bit(crops, tmp_path, workers):
+def test_cache_equals_the_plain_path_bit_by_bit(crops, tmp_path, workers, interpolation):
     seen = []
     cache = ImageCache.open(
         crops,
         SIZE,
         tmp_path / "cache",
+        interpolation=interpolation,
         workers=workers,
         progress=lambda done, total: seen.append((done, total)),
     )
@@ -58,16 +61,35 @@ def test_cache_equals_the_plain_path_bit_by_bit(crops, tmp_path, workers):
     assert cache.array.transpose(0, 3, 1, 2).flags.c_contiguous
     assert cache.unreadable == ()
     assert seen[-1] == (10, 10)
-    assert (cache.array == read_batch(crops, SIZE)).all()
+    assert (cache.array == read_batch(crops, SIZE, interpolation=interpolation)).all()
+    method = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}[interpolation]
     for row, path in zip(cache.array, crops, strict=True):
         with Image.open(path) as image:
-            assert (row == np.asarray(image.convert("RGB").resize((12, 24), Image.Resampling.BILINEAR))).all()
+            assert (row == np.asarray(image.convert("RGB").resize((12, 24), method))).all()
 
 
-def test_many_images_in_processes_keep_their_order(crops, tmp_path):
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_many_images_in_processes_keep_their_order(crops, tmp_path, interpolation):
     paths = [crops[i % 10] for i in np.random.default_rng(1).integers(0, 10, 200)]
-    cache = ImageCache.open(paths, SIZE, tmp_path, workers=3)
-    assert (cache.array == read_batch(paths, SIZE)).all()
+    cache = ImageCache.open(paths, SIZE, tmp_path, interpolation=interpolation, workers=3)
+    assert (cache.array == read_batch(paths, SIZE, interpolation=interpolation)).all()
+
+
+def test_each_interpolation_has_a_cache_of_its_own_and_bilinear_ones_keep_their_names(crops, tmp_path):
+    plain = ImageCache.open(crops, SIZE, tmp_path)
+    names = hashlib.blake2b("\0".join(crops).encode(), digest_size=8).hexdigest()
+    assert plain.path.name.startswith(f"images-24x12-{names}-")
+    cubic = ImageCache.open(crops, SIZE, tmp_path, interpolation="bicubic")
+    assert (cubic.array != plain.array).any()
+    # What is out of date of the one is removed, and nothing of the other.
+    touch_again(crops[3], Image.new("RGB", (20, 60), (1, 2, 3)))
+    for interpolation, other in (("bilinear", cubic), ("bicubic", None)):
+        fresh = ImageCache.open(crops, SIZE, tmp_path, interpolation=interpolation)
+        assert (fresh.array[3] == (1, 2, 3)).all()
+        assert other is None or other.path.exists()
+    assert len(list(tmp_path.glob("*.npy"))) == 2
+    with pytest.raises(ValueError, match="no interpolation"):
+        ImageCache.open(crops, SIZE, tmp_path, interpolation="nearest")
 
 
 def test_second_open_reads_and_other_lists_and_sizes_are_other_files(crops, tmp_path):

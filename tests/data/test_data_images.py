@@ -151,14 +151,45 @@ def test_overwritten_bytes_give_an_image_or_a_user_error(tmp_path, data):
         assert read_image(path).mode == "RGB"
 
 
-def test_resize_is_bilinear_with_antialiasing():
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_resize_is_antialiased(interpolation):
     stripes = np.zeros((96, 48, 3), np.uint8)
     stripes[::2] = 255
-    small = resize(Image.fromarray(stripes), (24, 12))
+    small = resize(Image.fromarray(stripes), (24, 12), interpolation)
     assert small.shape == (24, 12, 3)
     assert small.dtype == np.uint8
     assert (
         np.abs(small[1:-1].astype(int) - 128).max() <= 8
     )  # without antialiasing stripes stay black and white
-    same = resize(Image.fromarray(GRADIENT), (24, 12))
+    same = resize(Image.fromarray(GRADIENT), (24, 12), interpolation)
     assert (same == GRADIENT).all()
+
+
+def kernel(name: str, x: float) -> float:
+    """The weight of a sample at distance x: a tent, or Keys' cubic with a = -1/2 (IEEE Trans. ASSP 29(6), 1981)."""
+    x = abs(x)
+    if name == "bilinear":
+        return max(0.0, 1 - x)
+    if x < 1:
+        return 1.5 * x**3 - 2.5 * x**2 + 1
+    return -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2 if x < 2 else 0.0
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("height", [7, 24, 61])
+def test_resize_is_the_formula(interpolation, height):
+    """Along one axis, where the picture grows and where it shrinks (the kernel is then as much wider)."""
+    column = np.random.default_rng(3).integers(0, 256, (30, 1, 3), dtype=np.uint8)
+    scale = max(1.0, 30 / height)
+    expected = []
+    for row in range(height):
+        centre = (row + 0.5) * 30 / height - 0.5
+        weights = np.array([kernel(interpolation, (other - centre) / scale) for other in range(30)])
+        expected.append(weights @ column[:, 0].astype(float) / weights.sum())
+    found = resize(Image.fromarray(column), (height, 1), interpolation)
+    assert np.abs(found[:, 0] - np.clip(expected, 0, 255)).max() <= 0.6  # rounding to 8 bits
+
+
+def test_another_interpolation_is_refused():
+    with pytest.raises(ValueError, match="no interpolation 'nearest': use bilinear or bicubic"):
+        resize(Image.fromarray(GRADIENT), (24, 12), "nearest")

@@ -14,6 +14,8 @@ from data import transforms
 from data.transforms import MEAN, STD, augment, erase_boxes, normalise, scaled_pad, uniform
 
 MASK = 2**64 - 1
+HALVES = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+SKEWED = ((0.2, 0.4, 0.6), (0.1, 0.3, 0.7))  # three different colours, so that none can take another's place
 
 
 def pixels(count, height=48, width=24, seed=0):
@@ -33,7 +35,9 @@ def draw(seed: int, number: int) -> float:
     return (splitmix(splitmix(seed) + (number + 1) * 0x9E3779B97F4A7C15) >> 11) / 2**53
 
 
-def augment_one(image: np.ndarray, seed: int, pad: int, flip: float, erase: float) -> np.ndarray:
+def augment_one(
+    image: np.ndarray, seed: int, pad: int, flip: float, erase: float, statistics=(MEAN, STD)
+) -> np.ndarray:
     """One image, step by step, with numpy."""
     height, width = image.shape[:2]
     if draw(seed, 0) < flip:
@@ -41,7 +45,7 @@ def augment_one(image: np.ndarray, seed: int, pad: int, flip: float, erase: floa
     padded = np.pad(image, ((pad, pad), (pad, pad), (0, 0)))
     top, left = int(draw(seed, 1) * (2 * pad + 1)), int(draw(seed, 2) * (2 * pad + 1))
     crop = padded[top : top + height, left : left + width].astype(np.float64) / 255
-    result = ((crop - np.array(MEAN)) / np.array(STD)).transpose(2, 0, 1)
+    result = ((crop - np.array(statistics[0])) / np.array(statistics[1])).transpose(2, 0, 1)
     if draw(seed, 3) < erase:
         for attempt in range(10):
             area = height * width * (0.02 + 0.38 * draw(seed, 6 + attempt))
@@ -55,10 +59,12 @@ def augment_one(image: np.ndarray, seed: int, pad: int, flip: float, erase: floa
     return result
 
 
-def test_normalise_is_the_formula():
+@pytest.mark.parametrize("statistics", [None, HALVES, SKEWED])
+def test_normalise_is_the_formula(statistics):
     images = pixels(3)
-    expected = (images.double() / 255 - torch.tensor(MEAN).double()) / torch.tensor(STD).double()
-    result = normalise(images)
+    mean, std = torch.tensor(statistics or (MEAN, STD), dtype=torch.float64)
+    expected = (images.double() / 255 - mean) / std
+    result = normalise(images) if statistics is None else normalise(images, statistics=statistics)
     assert result.dtype == torch.float32
     assert result.is_contiguous()
     torch.testing.assert_close(result.double(), expected.permute(0, 3, 1, 2), atol=1e-5, rtol=0)
@@ -73,12 +79,16 @@ def test_normalise_is_the_formula():
     flip=st.sampled_from([0.0, 0.5, 1.0]),
     erase=st.sampled_from([0.0, 0.5, 1.0]),
     seed=st.integers(-(2**63), 2**63 - 10),
+    statistics=st.sampled_from([(MEAN, STD), HALVES, SKEWED]),
 )
-def test_equals_the_plain_loop(count, height, width, pad, flip, erase, seed):
+def test_equals_the_plain_loop(count, height, width, pad, flip, erase, seed, statistics):
     images = pixels(count, height, width)
     seeds = torch.arange(count) + seed
-    expected = [augment_one(i.numpy(), int(s), pad, flip, erase) for i, s in zip(images, seeds, strict=True)]
-    result = augment(images, seeds, pad=pad, flip=flip, erase=erase)
+    expected = [
+        augment_one(image.numpy(), int(own), pad, flip, erase, statistics)
+        for image, own in zip(images, seeds, strict=True)
+    ]
+    result = augment(images, seeds, pad=pad, flip=flip, erase=erase, statistics=statistics)
     assert result.shape == (count, 3, height, width)
     np.testing.assert_allclose(result.numpy(), np.stack(expected), atol=1e-5)
 
@@ -110,9 +120,11 @@ def test_one_pass_on_a_cpu_gives_the_bits_of_the_steps_on_a_gpu(size, pad):
     images, seeds = pixels(40, *size), torch.arange(40)
     planes = images.permute(0, 3, 1, 2).contiguous()
     plan = transforms._plan(seeds, *size, pad, 0.5, 0.5)
-    steps = transforms._in_steps(planes, plan, pad, torch.empty(planes.shape))
-    assert torch.equal(augment(images, seeds, pad=pad), steps)
-    assert torch.equal(normalise(images), transforms._standardise(planes, torch.empty(planes.shape)))
+    for statistics in ((MEAN, STD), HALVES):
+        steps = transforms._in_steps(planes, plan, pad, statistics, torch.empty(planes.shape))
+        assert torch.equal(augment(images, seeds, pad=pad, statistics=statistics), steps)
+        plain = transforms._standardise(planes, statistics, torch.empty(planes.shape))
+        assert torch.equal(normalise(images, statistics=statistics), plain)
 
 
 def test_the_mask_is_zero_in_the_boxes():
@@ -203,9 +215,10 @@ def test_boxes_have_the_published_shapes(height, width):
         assert abs(ratio.log().mean()) < 0.05
 
 
-def test_erased_pixels_are_the_mean_colour():
+@pytest.mark.parametrize("statistics", [(MEAN, STD), SKEWED])
+def test_erased_pixels_are_the_mean_colour(statistics):
     images, seeds = pixels(64), torch.arange(64)
-    erased, whole = augment(images, seeds, erase=1.0), augment(images, seeds, erase=0.0)
+    erased, whole = (augment(images, seeds, erase=share, statistics=statistics) for share in (1.0, 0.0))
     changed = erased != whole
     assert (erased[changed] == 0).all()
     assert 0.1 < changed.float().mean() < 0.3

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from data.images import read_image
+from data.cache import read_batch
+from data.images import Pixels, read_image
 from data.transforms import normalise
 from engine.feeds import ImageFeed, PairBatches, Pairs
 from engine.seeds import sample_seeds, seed_of
@@ -117,6 +119,31 @@ def test_the_cache_and_the_files_give_the_same_pixels(crops, tmp_path):
     assert [len(part) for part in parts] == [5, 5, 2]
     assert torch.equal(torch.cat(parts), normalise(files.pixels(np.arange(12))))
     assert torch.equal(torch.cat(list(cached.batches(3, CPU, wanted))), normalise(files.pixels(wanted)))
+
+
+def test_a_backbone_chooses_its_pixels(tmp_path, pairs, config):
+    noise = np.random.default_rng(0).integers(0, 256, (12, 40, 20, 3), dtype=np.uint8)
+    paths = [tmp_path / f"{number}.png" for number in range(12)]
+    for path, picture in zip(paths, noise, strict=True):
+        Image.fromarray(picture).save(path)
+    own = Pixels((0.5, 0.4, 0.3), (0.5, 0.6, 0.7), "bicubic")
+    cached, files = (
+        ImageFeed.of(paths, config, (32, 16), pixels=own),
+        ImageFeed(paths, (32, 16), None, pixels=own),
+    )
+    pixels = torch.from_numpy(read_batch(paths, (32, 16), interpolation="bicubic"))
+    assert not torch.equal(pixels, ImageFeed(paths, (32, 16), None).pixels(np.arange(12)))
+    expected = (pixels / 255 - torch.tensor(own.mean)) / torch.tensor(own.std)
+    for feed in (cached, files):
+        assert torch.equal(feed.pixels(np.arange(12)), pixels)
+        found = torch.cat(list(feed.batches(5, CPU)))
+        torch.testing.assert_close(found, expected.permute(0, 3, 1, 2), atol=1e-5, rtol=0)
+        for batch in PairBatches(
+            feed, pairs, 8, World(), CPU, seed=1, name="x", padding=0, erasing=0.0
+        ).epoch(0):
+            for image in batch.images:
+                likely = torch.stack([found, found.flip(3)]).sub(image).abs().amax((2, 3, 4))
+                assert likely.min() == 0
 
 
 def test_seeds_are_distinct_and_known_for_ever():
