@@ -15,6 +15,7 @@ from data.buffers import Buffers
 from data.cache import ImageCache, read_batch
 from data.images import DEFAULT_PIXELS, Pixels
 from data.transforms import augment, normalise, uniform
+from engine.companions import Companions
 from engine.config import Config
 from engine.seeds import sample_seeds, seed_of
 from models.batch import Batch
@@ -116,6 +117,7 @@ class PairBatches:
         batch_size: the GLOBAL batch; each of ``world.size`` processes gets an equal share.
         name: what is being trained (part of every seed).
         words: the probability with which a word is left out of a caption that features are learnt from.
+        companions: whether each sample comes with a caption of another image of its label.
     """
 
     def __init__(
@@ -131,9 +133,11 @@ class PairBatches:
         erasing: float = 0.5,
         padding: int = 10,
         words: float = 0.0,
+        companions: bool = False,
     ) -> None:
         self.feed, self.pairs, self.world, self.device = feed, pairs, world, device
         self.seed, self.name, self.erasing, self.padding, self.words = seed, name, erasing, padding, words
+        self.companions = Companions(pairs.images, pairs.labels) if companions else None
         whole = min(batch_size, len(pairs))
         self.batch_size = whole - whole % world.size
         if self.batch_size == 0:
@@ -171,7 +175,17 @@ class PairBatches:
         )
         labels = torch.from_numpy(self.pairs.labels[chosen].astype(np.int64))
         texts = self.pairs.texts[torch.from_numpy(chosen)].trim()
-        return Batch(images, texts, labels, torch.from_numpy(seeds), self._shortened(texts, epoch, chosen))
+        shortened = self._shortened(texts, epoch, chosen)
+        companions = self._companions(epoch, chosen)
+        return Batch(images, texts, labels, torch.from_numpy(seeds), shortened, *companions, epoch=epoch)
+
+    def _companions(self, epoch: int, chosen: np.ndarray) -> tuple[TextBatch | None, Tensor | None]:
+        """For the samples at ``chosen`` this epoch's captions of other images of their labels, and where there are any."""
+        if self.companions is None:
+            return None, None
+        seeds = sample_seeds(seed_of(self.seed, self.name, "companion", epoch), chosen)
+        drawn, found = self.companions.draw(chosen, seeds)
+        return self.pairs.texts[torch.from_numpy(drawn)].trim(), torch.from_numpy(found)
 
     def _shortened(self, texts: TextBatch, epoch: int, chosen: np.ndarray) -> TextBatch | None:
         """The captions of the samples at ``chosen`` without the words that this epoch leaves out."""

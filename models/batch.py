@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -30,6 +30,9 @@ class Batch:
         seeds: (B,) int64, one per sample and epoch; what a method draws at random for a sample follows from its seed
             alone. None: the method draws nothing or takes seed 0.
         shortened: the same captions with some words left out, which features are learnt from; None: the captions.
+        companions: for each sample a caption, whole, of another image with the same label; None: nobody asked for them.
+        companion_found: (B,) bool, False where the label has one image only: the caption itself stands in `companions`.
+        epoch: of the training that the batch belongs to, from 0.
     """
 
     images: Tensor
@@ -37,6 +40,9 @@ class Batch:
     labels: Tensor
     seeds: Tensor | None = None
     shortened: TextBatch | None = None
+    companions: TextBatch | None = None
+    companion_found: Tensor | None = None
+    epoch: int = 0
 
     @property
     def feature_texts(self) -> TextBatch:
@@ -48,10 +54,10 @@ class Batch:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """The same batch on another device."""
-        return Batch(
-            self.images.to(device, non_blocking=non_blocking),
-            self.texts.to(device, non_blocking=non_blocking),
-            self.labels.to(device, non_blocking=non_blocking),
-            None if self.seeds is None else self.seeds.to(device, non_blocking=non_blocking),
-            None if self.shortened is None else self.shortened.to(device, non_blocking=non_blocking),
-        )
+
+        def moved(part: Tensor | TextBatch | int | None) -> Tensor | TextBatch | int | None:
+            return (
+                part.to(device, non_blocking=non_blocking) if isinstance(part, Tensor | TextBatch) else part
+            )
+
+        return Batch(**{field.name: moved(getattr(self, field.name)) for field in fields(self)})
