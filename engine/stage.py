@@ -64,12 +64,16 @@ class Mark:
         self.settings = {name: content[name] for name in sections}
 
     def changes(self) -> list[str] | None:
-        """Which settings have changed since the stage was finished; None where it is not finished."""
+        """Which settings have changed since the stage was finished; None where it is not finished.
+
+        A setting that there was none of at that time had what is its default now.
+        """
         try:
             known = json.loads(self.path.read_text(encoding="utf-8"))
         except (FileNotFoundError, json.JSONDecodeError):
             return None
-        return differences(known, self.settings)
+        defaults = Config().model_dump(mode="json", include=set(self.settings))
+        return differences(_completed(known, defaults), self.settings)
 
     def is_set(self, stage: str) -> bool:
         """True when the stage is finished; says so, and names settings that have changed since."""
@@ -94,6 +98,13 @@ class Mark:
         """Forget that the stage was finished."""
         if distributed.is_main():
             self.path.unlink(missing_ok=True)
+
+
+def _completed(known: Any, defaults: Any) -> Any:
+    """Settings, and the defaults of those that they lack in sections that they have."""
+    if not (isinstance(known, dict) and isinstance(defaults, dict)):
+        return known
+    return defaults | {name: _completed(value, defaults.get(name)) for name, value in known.items()}
 
 
 def differences(old: Any, new: Any, prefix: str = "") -> list[str]:

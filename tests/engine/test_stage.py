@@ -13,6 +13,7 @@ import torch
 
 from clustering.inputs import ClusteringError
 from data.errors import UserError
+from engine.config import Config
 from engine.run import Interrupted, Run, StopSignal
 from engine.stage import Context, Mark, main, make_machine, set_aside
 from models.registry import ModelError
@@ -41,6 +42,20 @@ def test_a_mark_names_the_settings_that_have_changed(config, tmp_path, messages)
     assert "seed 0 -> 7" in told
     assert f"train.warm_up.max_epoch {config.train.warm_up.max_epoch} -> 99" in told
     assert "min_samples" not in told
+
+
+def test_a_setting_that_is_younger_than_the_mark_is_a_change_only_where_it_is_set(config, tmp_path, messages):
+    """Else a new version would call every finished run changed, and train several seeds again."""
+    mark = Mark(tmp_path / ".done", config, ("seed", "train", "dataset"))
+    mark.set()
+    known = json.loads(mark.path.read_text("utf-8"))
+    del known["train"]["min_lr"], known["train"]["warm_up"]["lr_warmup_steps"], known["dataset"]["root"]
+    mark.path.write_text(json.dumps(known), "utf-8")
+    assert config.train.min_lr == Config().train.min_lr
+    assert sorted(mark.changes()) == [
+        f"dataset.root 'datasets' -> {config.dataset.root!r}",
+        f"train.warm_up.lr_warmup_steps 0 -> {config.train.warm_up.lr_warmup_steps}",
+    ]
 
 
 def test_a_damaged_mark_counts_as_none(config, tmp_path):
