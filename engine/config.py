@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.scalarbool import ScalarBoolean
@@ -26,6 +26,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
 Rate = Annotated[float, Field(gt=0)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 # ruamel reports most mistakes as YAMLError, and lets what its constructors raise on odd scalars through.
@@ -175,8 +176,12 @@ class TrainConfig(Section):
     batch_size: Positive = 36  # GLOBAL, divided over the processes
     init_lr: Rate = 5e-6
     min_lr: Annotated[float, Field(ge=0)] = 0.0
+    lr_steps: list[Positive] = Field(default_factory=list)  # epochs; empty: a cosine from init_lr to min_lr
+    lr_step_factor: Annotated[float, Field(gt=0, le=1)] = 0.1  # what each of them multiplies the rate by
     lr_warmup_steps: Count = 0
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
+    betas: tuple[Decay, Decay] = (0.9, 0.999)  # AdamW's, as eps
+    eps: Rate = 1e-8
     warm_up: WarmUpConfig = Field(default_factory=WarmUpConfig)
     k_test: Positive = 16
     evaluate_every: Positive = 1  # epochs between evaluations on val
@@ -185,6 +190,15 @@ class TrainConfig(Section):
     word_dropout: Fraction = 0.0  # of a caption's words, for features; matching reads all
     log_every: Positive = 10  # steps
     save_minutes: Annotated[float, Field(gt=0)] = 10.0
+
+    @field_validator("lr_steps")
+    @classmethod
+    def _steps_or_a_cosine(cls, value: list[int], info: ValidationInfo) -> list[int]:
+        if value and info.data.get("min_lr"):
+            raise ValueError(
+                "It takes the place of the cosine, which train.min_lr is the end of; set one of the two"
+            )
+        return value
 
 
 class ClusterConfig(Section):

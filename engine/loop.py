@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,17 +27,26 @@ class DivergedError(UserError):
 
 @dataclass(frozen=True)
 class Schedule:
-    """AdamW with a cosine per epoch from ``init_lr`` to ``min_lr``, after a linear warm-up over steps."""
+    """The learning rate: after a linear warm-up over steps it changes with the epochs.
+
+    It falls by a cosine from ``init_lr`` to ``min_lr``, or, where there are ``lr_steps``, to ``lr_step_factor`` of what it
+    was at the start of each of these epochs (counted from 0).
+    """
 
     init_lr: float
     max_epoch: int
     min_lr: float = 0.0
     lr_warmup_steps: int = 0
+    lr_steps: Sequence[int] = ()
+    lr_step_factor: float = 0.1
 
     def rate(self, epoch: int, total_step: int) -> float:
         """The learning rate of one step; ``total_step`` counts from the start of this training."""
-        cosine = 0.5 * (1 + math.cos(math.pi * epoch / self.max_epoch))
-        rate = self.min_lr + (self.init_lr - self.min_lr) * cosine
+        if self.lr_steps:
+            rate = self.init_lr * self.lr_step_factor ** sum(epoch >= step for step in self.lr_steps)
+        else:
+            cosine = 0.5 * (1 + math.cos(math.pi * epoch / self.max_epoch))
+            rate = self.min_lr + (self.init_lr - self.min_lr) * cosine
         return rate * min(1.0, (total_step + 1) / max(1, self.lr_warmup_steps))
 
 
@@ -68,6 +77,8 @@ class Trainer:
     """Train ``task`` (batch -> named losses) over ``batches``; resumes from ``state_path`` by itself.
 
     Args:
+        groups: of parameters, each with its "lr" at the start and its "weight_decay".
+        betas, eps: AdamW's.
         on_epoch: called on every process after each epoch with (epoch, mean losses, seconds), before saving.
     """
 
@@ -86,13 +97,15 @@ class Trainer:
         on_epoch: Callable[[int, dict[str, float], float], None],
         log_every: int = 10,
         save_minutes: float = 10.0,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
     ) -> None:
         self.task, self.batches, self.schedule, self.place = task, batches, schedule, place
         self.run, self.machine, self.state_path, self.seed = run, machine, state_path, seed
         self.on_epoch, self.log_every, self.save_seconds = on_epoch, log_every, save_minutes * 60
         for group in groups:  # a group's rate stays in proportion to the schedule's
             group["scale"] = group["lr"] / schedule.init_lr
-        self.optimizer = torch.optim.AdamW(groups, fused=True)
+        self.optimizer = torch.optim.AdamW(groups, betas=betas, eps=eps, fused=True)
         # Sums over the epoch of this process's share, on the device: reading them would stall it.
         self.losses: dict[str, Tensor] = {}
         self.counted = 0

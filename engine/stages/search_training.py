@@ -150,7 +150,14 @@ class SearchTraining:
 
     def _schedule(self) -> Schedule:
         settings = self.config.train
-        return Schedule(settings.init_lr, settings.max_epoch, settings.min_lr, settings.lr_warmup_steps)
+        return Schedule(
+            settings.init_lr,
+            settings.max_epoch,
+            settings.min_lr,
+            settings.lr_warmup_steps,
+            settings.lr_steps,
+            settings.lr_step_factor,
+        )
 
     def _labels(self, number: int) -> PseudoLabels:
         """The round's pseudo labels: made by the main process, kept on disk, read by all."""
@@ -223,6 +230,8 @@ class SearchTraining:
             on_epoch=on_epoch,
             log_every=settings.log_every,
             save_minutes=settings.save_minutes,
+            betas=settings.betas,
+            eps=settings.eps,
         )
         trainer.fit()
         return model, batches.steps * schedule.max_epoch

@@ -58,6 +58,11 @@ def test_a_typo_is_told_with_the_nearest_key_and_its_line(tmp_path):
         ("train.max_epoch=0", "greater than or equal to 1"),
         ("train.captions=[base, other]", "'styled'"),
         ("train.init_lr=.inf", "finite"),
+        ("train.lr_steps=20", "valid list"),
+        ("train.lr_steps=[0]", "greater than or equal to 1"),
+        ("train.lr_step_factor=0", "greater than 0"),
+        ("train.betas=[0.9, 1]", "less than 1"),
+        ("train.eps=0", "greater than 0"),
         ("model.options.scale=.nan", "finite"),
         ("model.image_size=true", "tuple"),
         ("cluster.eps=often", "'auto' or "),
@@ -133,6 +138,17 @@ def test_later_files_win_key_by_key_and_overrides_win_over_all(tmp_path):
     assert config.model.options == {"a": "x", "b": [{"c": 2}]}
     assert load_config([second, first]).train.max_epoch == 4
     assert load_config([], ["seed=1", "seed=2"]).seed == 2
+
+
+def test_a_rate_that_steps_has_no_end_of_a_cosine(tmp_path):
+    path = write(tmp_path, "train:\n  lr_steps: [20, 40]\n")
+    expected = (
+        f"'train.lr_steps' ({path}, line 2) has the value [20, 40]: it takes the place of the cosine, which train.min_lr "
+        "is the end of; set one of the two."
+    )
+    assert complaint([path], ["train.min_lr=1e-6"]) == expected
+    assert load_config(path, ["train.min_lr=0"]).train.lr_steps == [20, 40]
+    assert load_config(path, ["train.min_lr=1e-6", "train.lr_steps=[]"]).train.min_lr == 1e-6
 
 
 def test_an_optional_section_can_be_switched_off_again(tmp_path):

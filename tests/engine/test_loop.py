@@ -184,6 +184,45 @@ def test_the_rate_follows_a_cosine_over_epochs_after_a_linear_start():
     assert Schedule(1.0, 1).rate(0, 0) == 1.0
 
 
+def test_the_rate_falls_at_its_steps_after_a_linear_start():
+    """As at SSAN: steps at epochs 20 and 40 of 60."""
+    schedule = Schedule(init_lr=1e-3, max_epoch=60, lr_warmup_steps=10, lr_steps=[20, 40])
+    late = 100_000
+    for epoch, expected in {0: 1e-3, 19: 1e-3, 20: 1e-4, 39: 1e-4, 40: 1e-5, 59: 1e-5}.items():
+        assert schedule.rate(epoch, late) == pytest.approx(expected, rel=1e-12)
+    assert schedule.rate(0, 0) == pytest.approx(1e-4)
+    assert schedule.rate(0, 4) == pytest.approx(5e-4)
+    assert schedule.rate(20, 4) == pytest.approx(5e-5)
+    halves = Schedule(2.0, 4, lr_steps=(1, 2, 3), lr_step_factor=0.5)
+    assert [halves.rate(epoch, late) for epoch in range(4)] == [2.0, 1.0, 0.5, 0.25]
+    # torch's own schedule, which counts epochs in the same way
+    weight = nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([weight], lr=1e-3)
+    other = torch.optim.lr_scheduler.MultiStepLR(optimizer, [20, 40], gamma=0.1)
+    for epoch in range(60):
+        assert schedule.rate(epoch, late) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9)
+        optimizer.step()
+        other.step()
+
+
+def test_the_optimiser_takes_its_settings(make_trainer):
+    """One step of AdamW from the formula (Loshchilov & Hutter, ICLR 2019, algorithm 2), with values far from torch's own."""
+    plain, other = make_trainer("plain"), make_trainer("other", betas=(0.5, 0.8), eps=1e-2)
+    assert (plain.optimizer.defaults["betas"], plain.optimizer.defaults["eps"]) == ((0.9, 0.999), 1e-8)
+    weight = other.task.image.weight
+    expected, moments = weight.detach().double().clone(), [0.0, 0.0]
+    other.schedule = Schedule(1e-2, EPOCHS)
+    gradients = []
+    weight.register_hook(lambda gradient: gradients.append(gradient.double().clone()))
+    for step, batch in enumerate(other.batches.epoch(0)):
+        other._step(batch, 0, step)
+        gradient = gradients[step]
+        moments = [0.5 * moments[0] + 0.5 * gradient, 0.8 * moments[1] + 0.2 * gradient**2]
+        mean, square = moments[0] / (1 - 0.5 ** (step + 1)), moments[1] / (1 - 0.8 ** (step + 1))
+        expected -= 1e-3 * mean / (square.sqrt() + 1e-2)
+        torch.testing.assert_close(weight.detach().double(), expected, atol=1e-6, rtol=1e-5)
+
+
 def test_every_group_keeps_its_proportion_and_steps_are_counted_over_the_run(make_trainer):
     trainer = make_trainer("run")
     trainer.fit()
