@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from data.errors import UserError
+from data.images import Pixels
 from engine.config import Config
 from engine.loop import Machine
 from models import METHODS, Captioner, build_model, check_options
@@ -36,6 +37,11 @@ def supervised(config: Config) -> bool:
     """
     asked = config.train.supervision
     return (method_class(config.model.method).supervision if asked == "method" else asked) == "labels"
+
+
+def pixels_of(model: Method | Captioner | type[Method]) -> Pixels:
+    """How a model's backbone wants its images."""
+    return Pixels(model.pixel_mean, model.pixel_std, model.interpolation)
 
 
 def backbone_options(config: Config) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import torch
 
 from data import PedesDataset
 from data.errors import UserError
+from data.images import Pixels
 from data.views import gallery, queries
 from engine.config import Config
 from engine.feeds import ImageFeed
@@ -29,7 +30,9 @@ class Split:
     feed: ImageFeed
 
 
-def open_split(dataset: PedesDataset, name: str, config: Config, image_size: tuple[int, int]) -> Split | None:
+def open_split(
+    dataset: PedesDataset, name: str, config: Config, image_size: tuple[int, int], pixels: Pixels
+) -> Split | None:
     """Open ``val`` or ``test``; None when the data set has no such split.
 
     Raises:
@@ -43,7 +46,7 @@ def open_split(dataset: PedesDataset, name: str, config: Config, image_size: tup
     if not captions:
         raise UserError(f"The {name} split has {len(images)} images but no caption to query with.")
     paths = [dataset.path(record) for record in records]
-    feed = ImageFeed.of(paths, config, image_size)
+    feed = ImageFeed.of(paths, config, image_size, pixels=pixels)
     return Split(name, images, gallery_ids, captions, query_ids, feed)
 
 

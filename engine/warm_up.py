@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from captioning.files import CAPTIONS, PRE_CAPTIONS, both_captions, load_captions, load_pre_captions
 from data import PedesDataset
 from engine import checkpoints, distributed
-from engine.building import captioner_method, method_class, new_model, supervised
+from engine.building import captioner_method, method_class, new_model, pixels_of, supervised
 from engine.config import Config
 from engine.feeds import ImageFeed, PairBatches, Pairs
 from engine.loop import Place, Schedule, Trainer
@@ -174,5 +174,6 @@ def _material(config: Config, dataset: PedesDataset, model: Method) -> tuple[Ima
         images = sorted(records.keys() & set(training_images(dataset)))
         owners = np.repeat(np.arange(len(images)), 2)
         captions = [training_caption(text) for text in both_captions(records, images)]
-    feed = ImageFeed.of([dataset.image_root / image for image in images], config)
+    paths = [dataset.image_root / image for image in images]
+    feed = ImageFeed.of(paths, config, pixels=pixels_of(model))
     return feed, Pairs(owners, model.prepare(captions), owners)

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from data.errors import UserError
 from data.folder import find_images
 from engine import checkpoints
+from engine.building import pixels_of
 from engine.run import LOGGER, Interrupted, StopSignal
 from engine.stage import choose_device, exit_code
 from retrieval.pictures import contact_sheet
@@ -106,7 +107,7 @@ def index(options: argparse.Namespace) -> int:
                 writer.encode(
                     plan,
                     model,
-                    decoder(image_size),
+                    decoder(image_size, pixels_of(model)),
                     batch_size=options.batch_size,
                     workers=options.workers,
                     progress=_progress(bar, stop),

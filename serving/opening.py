@@ -11,7 +11,7 @@ from torch import Tensor
 
 from data.cache import read_batch
 from data.errors import UserError
-from data.images import read_image
+from data.images import DEFAULT_PIXELS, Pixels, read_image
 from data.records import leaves
 from data.transforms import normalise
 from engine import checkpoints
@@ -20,9 +20,14 @@ from serving.indexing import digest_of
 from serving.searcher import Searcher
 
 
-def decoder(image_size: tuple[int, int]) -> Callable[[Path], Tensor]:
+def decoder(image_size: tuple[int, int], pixels: Pixels = DEFAULT_PIXELS) -> Callable[[Path], Tensor]:
     """A function from a file to the (3, H, W) float32 that evaluation gives the model for it."""
-    return lambda path: normalise(torch.from_numpy(read_batch([path], image_size)))[0]
+
+    def decode(path: Path) -> Tensor:
+        images = read_batch([path], image_size, interpolation=pixels.interpolation)
+        return normalise(torch.from_numpy(images), statistics=pixels.statistics)[0]
+
+    return decode
 
 
 def open_searcher(directory: Path, device: torch.device) -> Searcher:

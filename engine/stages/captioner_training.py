@@ -16,7 +16,7 @@ from captioning.prompts import CAPTIONER_QUESTION
 from data import PedesDataset
 from data.errors import UserError
 from engine import checkpoints, distributed, warm_up
-from engine.building import captioner_method, new_captioner
+from engine.building import captioner_method, new_captioner, pixels_of
 from engine.feeds import ImageFeed, PairBatches, Pairs
 from engine.loop import Place, Schedule, Trainer
 from engine.run import LOGGER, Run
@@ -132,7 +132,8 @@ def _prepare(context: Context, dataset: PedesDataset, run: Run) -> tuple[Caption
     elif warm_up.is_wanted(config):
         method = captioner_method(config)
         model.start_from(warm_up.warm_up(context, dataset, tokenizer, run, method))
-    feed = ImageFeed.of([dataset.image_root / image for image in images], config, model.image_size)
+    paths = [dataset.image_root / image for image in images]
+    feed = ImageFeed.of(paths, config, model.image_size, pixels=pixels_of(model))
     pairs = caption_pairs(records, images, tokenizer, config.gen_text.max_length)
     batches = PairBatches(
         feed,

@@ -8,6 +8,7 @@ from pathlib import Path
 from data.errors import UserError
 from data.images import read_image
 from engine import checkpoints, distributed
+from engine.building import pixels_of
 from engine.config import Config
 from engine.evaluation import Split, evaluate_split, open_split
 from engine.run import LOGGER, Run
@@ -57,7 +58,7 @@ def evaluate_run(context: Context) -> None:
             f"results would stand in the wrong place. Give the method's own file, configs/methods/{content['method']}.yaml."
         )
     model = model.to(context.machine.device)
-    split = open_split(dataset, config.test.split, config, tuple(content["image_size"]))
+    split = open_split(dataset, config.test.split, config, tuple(content["image_size"]), pixels_of(model))
     if split is None:
         LOGGER.info(
             "This data set has no %s split (a bare folder has no captions to query with): nothing to evaluate. "

@@ -30,6 +30,7 @@ from captioning.prompts import CAPTIONER_QUESTION, opening
 from captioning.store import CaptionStore
 from data.errors import UserError
 from engine import checkpoints, distributed
+from engine.building import pixels_of
 from engine.config import Config
 from engine.feeds import ImageFeed
 from engine.run import LOGGER, Run
@@ -113,7 +114,12 @@ def _generate(
         raise UserError(f"There is no captioner {path}: run pre_train.py first.")
     model, content = checkpoints.load_captioner(path)
     model = model.to(machine.device)
-    feed = ImageFeed.of([image_root / image for image in images], config, tuple(content["image_size"]))
+    feed = ImageFeed.of(
+        [image_root / image for image in images],
+        config,
+        tuple(content["image_size"]),
+        pixels=pixels_of(model),
+    )
     size = config.gen_text.batch_size
     with tqdm(total=len(chosen), desc="stage C", disable=None if distributed.is_main() else True) as bar:
         for start in range(0, len(chosen), size):

@@ -17,7 +17,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from engine import checkpoints, distributed, warm_up
-from engine.building import method_class, new_model, supervised
+from engine.building import method_class, new_model, pixels_of, supervised
 from engine.config import save_config
 from engine.evaluation import Split, evaluate_split, open_split
 from engine.feeds import ImageFeed, PairBatches
@@ -102,15 +102,18 @@ class SearchTraining:
         make = supervised_material if self.supervised else generated_material
         self.material = make(dataset, self.config)
         self.report_identities = report_identities(dataset, self.material.images)
+        kind = method_class(self.config.model.method)
         self.tokenizer = open_tokenizer(
-            method_class(self.config.model.method).tokenizer_class,
+            kind.tokenizer_class,
             self.config.model.tokenizer,
             self.material.texts(),
             self.material.tokenizer_directory,
             self.config.model.vocabulary_size,
         )
-        self.feed = ImageFeed.of([dataset.image_root / image for image in self.material.images], self.config)
-        self.val: Split | None = open_split(dataset, "val", self.config, self.config.model.image_size)
+        paths = [dataset.image_root / image for image in self.material.images]
+        self.feed = ImageFeed.of(paths, self.config, pixels=pixels_of(kind))
+        size = self.config.model.image_size
+        self.val: Split | None = open_split(dataset, "val", self.config, size, pixels_of(kind))
         wanted = warm_up.is_wanted(self.config)
         self.start = warm_up.warm_up(context, dataset, self.tokenizer, run) if wanted else None
         self.best = self.directory / "best.pth"
@@ -206,6 +209,7 @@ class SearchTraining:
             erasing=settings.random_erasing,
             padding=settings.crop_padding,
             words=settings.word_dropout,
+            companions=model.wants_companions,
         )
 
         def on_epoch(epoch: int, losses: dict[str, float], seconds: float) -> None:

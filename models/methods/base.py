@@ -29,6 +29,7 @@ class Method(nn.Module, ABC):
             text and an image together: re-ranking, and the candidates of the label correction.
         caption_kinds: which generated captions each training image is used with, once per kind.
         round_keys: prefixes of weights that mean something within one round of training only.
+        wants_companions: whether its losses compare with a caption of another image of the same label.
 
     Class attributes that the backbone brings:
         backbone: its name; methods on one backbone share what a warm-up has learnt.
@@ -43,6 +44,7 @@ class Method(nn.Module, ABC):
     has_matching: ClassVar[bool] = False
     caption_kinds: ClassVar[tuple[str, ...]] = ("base", "styled")
     round_keys: ClassVar[tuple[str, ...]] = ()
+    wants_companions: ClassVar[bool] = False
 
     backbone: ClassVar[str]
     sizes: ClassVar[Mapping[str, Any]]
