@@ -174,6 +174,8 @@ class TrainConfig(Section):
     rounds: Count = 5
     max_epoch: Positive = 30
     batch_size: Positive = 36  # GLOBAL, divided over the processes
+    images_per_identity: Positive = 4  # pairs in a batch, where the sampler chooses identities
+    sampler: Literal["random", "identity"] = "random"  # identity: P x K batches (engine/identity_batches.py)
     init_lr: Rate = 5e-6
     min_lr: Annotated[float, Field(ge=0)] = 0.0
     lr_steps: list[Positive] = Field(default_factory=list)  # epochs; empty: a cosine from init_lr to min_lr
@@ -190,6 +192,17 @@ class TrainConfig(Section):
     word_dropout: Fraction = 0.0  # of a caption's words, for features; matching reads all
     log_every: Positive = 10  # steps
     save_minutes: Annotated[float, Field(gt=0)] = 10.0
+
+    @field_validator("sampler")
+    @classmethod
+    def _fills_the_batch(cls, value: str, info: ValidationInfo) -> str:
+        size, each = info.data.get("batch_size"), info.data.get("images_per_identity")
+        if value == "identity" and size and each and size % each:
+            raise ValueError(
+                f"It takes train.images_per_identity = {each} pairs of each identity, which a train.batch_size of {size} "
+                "is no multiple of; change one of the two"
+            )
+        return value
 
     @field_validator("lr_steps")
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from data.images import DEFAULT_PIXELS, Pixels
 from data.transforms import augment, normalise, uniform
 from engine.companions import Companions
 from engine.config import Config
+from engine.identity_batches import IdentityBatches
 from engine.seeds import sample_seeds, seed_of
 from models.batch import Batch
 from models.texts import TextBatch
@@ -118,6 +120,7 @@ class PairBatches:
         name: what is being trained (part of every seed).
         words: the probability with which a word is left out of a caption that features are learnt from.
         companions: whether each sample comes with a caption of another image of its label.
+        images_per_identity: K of P x K batches (``engine.identity_batches``); None: pairs in a random order.
     """
 
     def __init__(
@@ -134,24 +137,29 @@ class PairBatches:
         padding: int = 10,
         words: float = 0.0,
         companions: bool = False,
+        images_per_identity: int | None = None,
     ) -> None:
         self.feed, self.pairs, self.world, self.device = feed, pairs, world, device
         self.seed, self.name, self.erasing, self.padding, self.words = seed, name, erasing, padding, words
         self.companions = Companions(pairs.images, pairs.labels) if companions else None
-        whole = min(batch_size, len(pairs))
-        self.batch_size = whole - whole % world.size
+        whole, together = min(batch_size, len(pairs)), math.lcm(world.size, images_per_identity or 1)
+        self.batch_size = whole - whole % together
         if self.batch_size == 0:
+            each = f", {images_per_identity} pairs of each identity" if images_per_identity else ""
             raise ValueError(
                 f"{len(pairs)} training pairs can't be shared by {world.size} processes with a batch of "
-                f"{batch_size}: use fewer processes or a larger train.batch_size."
+                f"{batch_size}{each}: use fewer processes or a larger train.batch_size."
             )
         self.steps = len(pairs) // self.batch_size
+        self.identity_batches = (
+            IdentityBatches(pairs.images, pairs.labels, self.batch_size, images_per_identity)
+            if images_per_identity
+            else None
+        )
 
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from ``start_step`` on; the next one is prepared while one is used."""
-        order = np.random.default_rng(seed_of(self.seed, self.name, "order", epoch)).permutation(
-            len(self.pairs)
-        )
+        order = self._order(seed_of(self.seed, self.name, "order", epoch))
         with ThreadPoolExecutor(max_workers=1) as pool:
             pending = None
             for step in range(start_step, self.steps + 1):
@@ -160,11 +168,18 @@ class PairBatches:
                     yield pending.result().to(self.device)
                 pending = upcoming
 
+    def _order(self, seed: int) -> np.ndarray:
+        """The sample numbers of an epoch; number s is a showing of pair s % P, and has randomness of its own."""
+        if self.identity_batches is not None:
+            return self.identity_batches.order(seed)
+        return np.random.default_rng(seed).permutation(len(self.pairs))
+
     def _batch(self, order: np.ndarray, epoch: int, step: int) -> Batch:
         share = self.batch_size // self.world.size
         start = step * self.batch_size + self.world.rank * share
-        chosen = order[start : start + share]
-        seeds = sample_seeds(seed_of(self.seed, self.name, "augment", epoch), chosen)
+        samples = order[start : start + share]
+        chosen = samples % len(self.pairs)
+        seeds = sample_seeds(seed_of(self.seed, self.name, "augment", epoch), samples)
         images = augment(
             self.feed.pixels(self.pairs.images[chosen]),
             torch.from_numpy(seeds),
@@ -175,21 +190,21 @@ class PairBatches:
         )
         labels = torch.from_numpy(self.pairs.labels[chosen].astype(np.int64))
         texts = self.pairs.texts[torch.from_numpy(chosen)].trim()
-        shortened = self._shortened(texts, epoch, chosen)
-        companions = self._companions(epoch, chosen)
+        shortened = self._shortened(texts, epoch, samples)
+        companions = self._companions(epoch, samples)
         return Batch(images, texts, labels, torch.from_numpy(seeds), shortened, *companions, epoch=epoch)
 
-    def _companions(self, epoch: int, chosen: np.ndarray) -> tuple[TextBatch | None, Tensor | None]:
-        """For the samples at ``chosen`` this epoch's captions of other images of their labels, and where there are any."""
+    def _companions(self, epoch: int, samples: np.ndarray) -> tuple[TextBatch | None, Tensor | None]:
+        """This epoch's captions of other images of the samples' labels, and where there are any."""
         if self.companions is None:
             return None, None
-        seeds = sample_seeds(seed_of(self.seed, self.name, "companion", epoch), chosen)
-        drawn, found = self.companions.draw(chosen, seeds)
+        seeds = sample_seeds(seed_of(self.seed, self.name, "companion", epoch), samples)
+        drawn, found = self.companions.draw(samples % len(self.pairs), seeds)
         return self.pairs.texts[torch.from_numpy(drawn)].trim(), torch.from_numpy(found)
 
-    def _shortened(self, texts: TextBatch, epoch: int, chosen: np.ndarray) -> TextBatch | None:
-        """The captions of the samples at ``chosen`` without the words that this epoch leaves out."""
+    def _shortened(self, texts: TextBatch, epoch: int, samples: np.ndarray) -> TextBatch | None:
+        """The samples' captions without the words that this epoch leaves out."""
         if not self.words:
             return None
-        seeds = sample_seeds(seed_of(self.seed, self.name, "words", epoch), chosen)
+        seeds = sample_seeds(seed_of(self.seed, self.name, "words", epoch), samples)
         return texts.without(uniform(torch.from_numpy(seeds), texts.ids.shape[1]) < self.words)

@@ -210,6 +210,7 @@ class SearchTraining:
             padding=settings.crop_padding,
             words=settings.word_dropout,
             companions=model.wants_companions,
+            images_per_identity=settings.images_per_identity if settings.sampler == "identity" else None,
         )
 
         def on_epoch(epoch: int, losses: dict[str, float], seconds: float) -> None:

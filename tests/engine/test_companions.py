@@ -13,6 +13,7 @@ from engine.seeds import sample_seeds, seed_of
 from models.batch import Batch
 from models.texts import TextBatch
 from models.world import World
+from tests.engine.process_share import Share
 
 CPU = torch.device("cpu")
 # Captions per image, by label: one with an image of many, one with a single image, one of single captions, one pair alone.
@@ -85,14 +86,6 @@ def test_one_image_and_one_pair_have_no_companion():
         )
         assert drawn.tolist() == list(range(len(images)))
         assert not found.any()
-
-
-class Share(World):
-    """One of ``size`` processes, without the others."""
-
-    def __init__(self, rank: int, size: int) -> None:
-        super().__init__()
-        self.rank, self.size = rank, size
 
 
 @pytest.fixture

@@ -15,17 +15,10 @@ from engine.seeds import sample_seeds, seed_of
 from models.batch import Batch
 from models.texts import TextBatch
 from models.world import World
+from tests.engine.process_share import Share
 
 CPU = torch.device("cpu")
 COUNT = 29
-
-
-class Share(World):
-    """One of ``size`` processes, without the others."""
-
-    def __init__(self, rank: int, size: int) -> None:
-        super().__init__()
-        self.rank, self.size = rank, size
 
 
 @pytest.fixture
