@@ -1,0 +1,52 @@
+"""What `train` says about rates, the optimiser and the sampler reaches the training."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from engine.identity_batches import IdentityBatches
+
+pytestmark = pytest.mark.integration
+SETTINGS = (
+    "train.supervision=labels",
+    "train.warm_up.max_epoch=0",
+    "train.max_epoch=4",
+    "train.init_lr=1e-3",
+    "train.lr_steps=[1, 3]",
+    "train.lr_step_factor=0.5",
+    "train.betas=[0.8, 0.9]",
+    "train.eps=1e-3",
+    "train.sampler=identity",
+    "train.images_per_identity=2",
+    "train.log_every=1",
+)
+
+
+def test_rates_optimiser_and_sampler_are_those_of_the_configuration(pipeline, monkeypatch):
+    optimisers, orders = [], []
+
+    class Seen(torch.optim.AdamW):
+        def __init__(self, *arguments, **options) -> None:
+            super().__init__(*arguments, **options)
+            optimisers.append(self)
+
+    class SeenBatches(IdentityBatches):
+        def order(self, seed):
+            orders.append(super().order(seed))
+            return orders[-1]
+
+    monkeypatch.setattr(torch.optim, "AdamW", Seen)
+    monkeypatch.setattr("engine.feeds.IdentityBatches", SeenBatches)
+    assert pipeline("train", "--set", *SETTINGS) == 0, pipeline.messages[-1:]
+    (optimiser,) = optimisers
+    assert (optimiser.defaults["betas"], optimiser.defaults["eps"]) == ((0.8, 0.9), 1e-3)
+    path = pipeline.config.run_directory / "metrics.jsonl"
+    events = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    rates = {event["epoch"]: event["lr"] for event in events if event["event"] == "step"}
+    assert rates == pytest.approx({0: 1e-3, 1: 5e-4, 2: 5e-4, 3: 2.5e-4})
+    # 12 people with 2 images of 2 captions: 3 batches of 16, of 8 people with 2 images each.
+    assert [len(order) for order in orders] == [48] * 4
+    assert len({tuple(order) for order in orders}) == 4
