@@ -157,6 +157,8 @@ def _trainer(
         state_path,
         seed=config.seed,
         on_epoch=on_epoch,
+        betas=config.train.betas,
+        eps=config.train.eps,
         log_every=config.train.log_every,
         save_minutes=config.train.save_minutes,
     )
