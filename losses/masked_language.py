@@ -6,9 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from losses.hashing import mix_numbers, mix_seeds
 from losses.precision import no_autocast, widen
-
-_MASK32 = 0xFFFFFFFF
 
 
 def hidden_units(units: Tensor, seeds: Tensor, probability: float) -> Tensor:
@@ -24,16 +23,8 @@ def hidden_units(units: Tensor, seeds: Tensor, probability: float) -> Tensor:
     Returns:
         (B, L) bool.
     """
-    mixed = _mix(_mix(seeds & _MASK32) ^ _mix((seeds >> 32) & _MASK32 ^ 0x5BD1E995))
-    draws = _mix(mixed[:, None] ^ _mix(units * 0x9E3779B1 & _MASK32))
+    draws = mix_numbers(mix_seeds(seeds)[:, None], units)
     return (units > 0) & (draws < int(probability * 2**32))
-
-
-def _mix(values: Tensor) -> Tensor:
-    """Mixes 32-bit values held in int64 (the constants of lowbias32); a product that wraps keeps its low 32 bits."""
-    values = (values ^ (values >> 16)) * 0x7FEB352D & _MASK32
-    values = (values ^ (values >> 15)) * 0x846CA68B & _MASK32
-    return values ^ (values >> 16)
 
 
 def masked_language_loss(
