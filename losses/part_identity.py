@@ -28,6 +28,6 @@ def part_identity_loss(image_logits: Tensor, text_logits: Tensor, labels: Tensor
             f"{tuple(image_logits.shape)}, {tuple(text_logits.shape)} and {tuple(labels.shape)}."
         )
     with no_autocast(image_logits):
-        named = labels.repeat_interleave(image_logits.shape[1])
+        named = labels[:, None].expand(-1, image_logits.shape[1]).flatten()
         image = cross_entropy(widen(image_logits).flatten(0, 1), named)
         return image + cross_entropy(widen(text_logits).flatten(0, 1), named)

@@ -33,7 +33,6 @@ PACKAGE_OF = {
     "ruamel": "ruamel.yaml",
     "faiss": "faiss-cpu",
 }  # module -> package
-NOT_IMPORTED = {"torchvision"}  # needed by timm and transformers
 BROUGHT_ALONG = {"huggingface_hub"}  # by transformers and timm
 # The parts are joined here, so that this file does not hold what it forbids.
 MACHINE_PATH = re.compile(
@@ -223,7 +222,7 @@ def test_every_package_is_used_and_every_import_is_required() -> None:
         path for path in tracked() if path.suffix == ".py" and path.relative_to(REPOSITORY).parts[0] in ROOMS
     ]
     required = requirements("requirements.txt") | requirements("requirements-search.txt")
-    assert imported_packages(sources) - BROUGHT_ALONG == required - NOT_IMPORTED
+    assert imported_packages(sources) - BROUGHT_ALONG == required
 
 
 def test_images_are_there_and_used() -> None:

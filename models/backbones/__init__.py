@@ -1,1 +1,1 @@
-"""What the methods stand on: BLIP's image encoder, its text stack, its captioner, and their tokenizer."""
+"""What the methods stand on: a folder per backbone, and beside the folders what backbones share."""

@@ -1,0 +1,47 @@
+"""ImageNet's weights for the image encoder, as torchvision publishes them: `resnet50-0676ba61.pth` for base."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import nn
+
+from models.backbones.blip.checkpoints import CheckpointError, LoadReport, _read_pth, _some
+
+ENCODER = "image_encoder."
+_CLASSIFIER = "fc."
+_COUNTER = ".num_batches_tracked"  # no weight; files older than torchvision 0.13's lack it
+
+
+def load_resnet(model: nn.Module, path: str | Path) -> LoadReport:
+    """Fills the image encoder of a `ResNetLstm` (or a subclass) with a ResNet's weights; the text side keeps its start.
+
+    Args:
+        model: left as it was if anything is wrong.
+        path: a file of torchvision's, whose names are flat (`layer1.0.conv1.weight`); its classifier is ignored.
+
+    Raises CheckpointError for a missing, truncated or unsafe file, and for one of another model or size.
+    """
+    path = Path(path)
+    source = {ENCODER + name: tensor for name, tensor in _read_pth(path).items()}
+    target = model.state_dict()
+    found = {name: tensor for name, tensor in source.items() if name in target}
+    missing = [name for name in target if name not in found]
+    needed = [name for name in missing if name.startswith(ENCODER) and not name.endswith(_COUNTER)]
+    if needed:
+        raise CheckpointError(
+            f"{path} lacks {len(needed)} weights of the model's ResNet: {_some(needed)}. "
+            "Is it the file of another model or size? See checkpoint/README.md"
+        )
+    wrong = [name for name, tensor in found.items() if tensor.shape != target[name].shape]
+    if wrong:
+        name = wrong[0]
+        raise CheckpointError(
+            f"{path} is a ResNet of another size: {len(wrong)} weights differ, {name} is "
+            f"{tuple(found[name].shape)} there and {tuple(target[name].shape)} here"
+        )
+    model.load_state_dict(found, strict=False)
+    rest = sorted(set(source) - set(target))
+    ignored = tuple(name for name in rest if name.startswith(ENCODER + _CLASSIFIER))
+    unexpected = tuple(name for name in rest if name not in ignored)
+    return LoadReport(tuple(missing), unexpected, (), ignored)

@@ -1,0 +1,111 @@
+"""ResNet and LSTM for retrieval: SSAN's model without its losses, and the two verbs everything else is built on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import leaky_relu
+
+from losses.precision import no_autocast, widen
+from models.backbones.blip.checkpoints import LoadReport
+from models.backbones.linear import Linear
+from models.backbones.resnet_lstm.image import ImageEncoder
+from models.backbones.resnet_lstm.parts import SLOPE, PartLinear, Parts
+from models.backbones.resnet_lstm.pretrained import ENCODER, load_resnet
+from models.backbones.resnet_lstm.relation import RelationNetwork
+from models.backbones.resnet_lstm.sizes import SIZES, Size, size_named
+from models.backbones.resnet_lstm.text import TextEncoder
+from models.backbones.resnet_lstm.words import Words
+from models.texts import TextBatch
+
+Texts = TextBatch | Sequence[str]
+
+
+class ResNetLstm(nn.Module):
+    """Semantically Self-Aligned Network (Ding et al., arXiv 2107.12666): images and captions as a whole and in six parts.
+
+    Both encoders end in vectors of one width, one for the whole and one per part, and from there on share every weight:
+    the projections, whose local ones are followed by a LeakyReLU as in SSAN's released code (the paper has none), and the
+    relation network. All that comes after the encoders is computed in float32, whatever autocast does.
+
+    Args:
+        size: "tiny" or "base" (or a `Size`).
+        image_size: (height, width) in pixels; None is the size's own.
+        tokenizer: required; its vocabulary sets the number of word embeddings.
+        dropout: of the word embeddings, in training.
+
+    Raises ValueError without a tokenizer, and for images too low to be cut into the size's parts.
+    """
+
+    backbone = "resnet_lstm"
+    sizes = SIZES
+    tokenizer_class = Words
+    pixel_mean = pixel_std = (0.5, 0.5, 0.5)
+    interpolation = "bicubic"
+    encoder_prefixes = (ENCODER,)
+
+    def __init__(
+        self,
+        size: str | Size = "base",
+        image_size: tuple[int, int] | None = None,
+        tokenizer: Words | None = None,
+        dropout: float = 0.3,
+    ) -> None:
+        super().__init__()
+        if tokenizer is None:
+            raise ValueError(
+                "a ResNet and LSTM model needs a tokenizer: its vocabulary sets the number of word embeddings"
+            )
+        self.size = size = size_named(size)
+        self.tokenizer = tokenizer
+        self.image_encoder = ImageEncoder(size, tuple(image_size or size.image_size))
+        self.text_encoder = TextEncoder(size, tokenizer.vocab_size, dropout)
+        self.global_projection = Linear(size.state_width, size.features, bias=False)
+        self.part_projection = PartLinear(size.parts, size.state_width, size.features)
+        self.relation_network = RelationNetwork(size)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.global_projection.weight.device
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) the image encoder was built for."""
+        return self.image_encoder.image_size
+
+    def load_pretrained(self, path: str | Path) -> LoadReport:
+        """Fills the image encoder with ImageNet's weights; see `load_resnet`."""
+        return load_resnet(self, path)
+
+    def encode_images(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalised images (B, 3, H, W) to tokens (B, K, F), their parts, and features (B, F + K · F + K · R).
+
+        The three levels in a feature have norm 1 each, so that a cosine is the mean of the levels' cosines.
+        """
+        parts = self.image_parts(images)
+        return parts.local, parts.features
+
+    def encode_texts(self, texts: Texts) -> tuple[Tensor, Tensor]:
+        """Captions (a batch or strings) to tokens and features, as `encode_images`."""
+        parts = self.text_parts(texts)
+        return parts.local, parts.features
+
+    def image_parts(self, images: Tensor) -> Parts:
+        """Normalised images (B, 3, H, W) at the three levels, which losses read."""
+        return self._project(*self.image_encoder(images))
+
+    def text_parts(self, texts: Texts) -> Parts:
+        """Captions (a batch or strings) at the three levels, which losses read."""
+        batch = texts if isinstance(texts, TextBatch) else self.tokenizer(list(texts))
+        batch = batch.to(self.device, non_blocking=True)
+        return self._project(*self.text_encoder(batch.ids, batch.mask))
+
+    def _project(self, whole: Tensor, stripes: Tensor) -> Parts:
+        """What both encoders end in, (B, D) and (B, K, D), to the three levels."""
+        with no_autocast(whole):
+            local = leaky_relu(self.part_projection(widen(stripes)), SLOPE)
+            return Parts(self.global_projection(widen(whole)), local, self.relation_network(local))

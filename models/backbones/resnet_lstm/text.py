@@ -1,0 +1,78 @@
+"""The text encoder: two word embeddings, an LSTM in both directions, and words weighed anew for every part."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+from models.backbones.attention import Dropout
+from models.backbones.resnet_lstm.sizes import Size
+from models.texts import PAD_ID
+
+
+class BiLstm(nn.Module):
+    """Two LSTMs without biases, the second on the words in reverse, their states averaged.
+
+    It gives what a packed bidirectional `nn.LSTM` gives, but never asks the device how long the captions are.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.forwards = nn.LSTM(inputs, outputs, bias=False, batch_first=True)
+        self.backwards = nn.LSTM(inputs, outputs, bias=False, batch_first=True)
+
+    def forward(self, words: Tensor, mask: Tensor) -> Tensor:
+        """Words (B, L, inputs) and their mask (B, L), True at words, to states (B, L, outputs); undefined at padding."""
+        columns = torch.arange(mask.shape[1], device=mask.device)
+        lengths = mask.sum(1, keepdim=True)
+        reverse = torch.where(mask, lengths - 1 - columns, columns)[..., None]
+        onward, _ = self.forwards(words)
+        back, _ = self.backwards(words.take_along_dim(reverse, 1))
+        return (onward + back.take_along_dim(reverse, 1)) / 2
+
+
+class TextEncoder(nn.Module):
+    """A caption's words as a whole and as parts.
+
+    Both embeddings go through the same LSTM. Maxima are over a caption's own words, as in SSAN's paper; its released code
+    takes them over the padding as well, whose zeros are a lower bound then.
+
+    Args:
+        size: widths.
+        vocab_size: number of ids, 0 for padding among them.
+        dropout: of the word embeddings, in training.
+    """
+
+    def __init__(self, size: Size, vocab_size: int, dropout: float) -> None:
+        super().__init__()
+        self.global_words = nn.Embedding(vocab_size, size.word_width, padding_idx=PAD_ID)
+        self.local_words = nn.Embedding(vocab_size, size.word_width, padding_idx=PAD_ID)
+        self.dropout = Dropout(dropout)
+        self.lstm = BiLstm(size.word_width, size.state_width)
+        self.word_attention = nn.Linear(size.state_width, size.parts, bias=False)
+
+    def forward(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Ids (B, L) int64 and their mask (B, L), True at words, to maxima (B, D) of the states and (B, K, D) per part.
+
+        A caption without words has zeros everywhere.
+        """
+        if ids.shape[1] == 0:
+            ids, mask = pad(ids, (0, 1), value=PAD_ID), pad(mask, (0, 1))
+        # Without a word the first column, of padding, stands in: its embedding is 0 and nothing has a bias, so are its states.
+        mask = mask | (torch.arange(ids.shape[1], device=ids.device) == 0)
+        words = torch.cat([self.dropout(self.global_words(ids)), self.dropout(self.local_words(ids))])
+        whole, local = self.lstm(words, mask.repeat(2, 1)).chunk(2)
+        return _maximum(whole, mask), self._parts(local, mask)
+
+    def _parts(self, states: Tensor, mask: Tensor) -> Tensor:
+        """The maximum over words i of s_i^k e_i with s_i^k = sigmoid(w_k · e_i), (B, K, D)."""
+        weights = self.word_attention(states).sigmoid()
+        return _maximum(weights[..., None] * states[:, :, None], mask)
+
+
+def _maximum(values: Tensor, mask: Tensor) -> Tensor:
+    """Of values (B, L, ...) over the words, where mask (B, L) is True."""
+    padding = ~mask.view(*mask.shape, *(1,) * (values.ndim - 2))
+    # max and not amax: it keeps (B, ...) indices for the backward pass and not all (B, L, ...) values.
+    return values.masked_fill(padding, -torch.inf).max(1).values
