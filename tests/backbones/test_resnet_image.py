@@ -10,12 +10,12 @@ import torch
 from torch import nn
 from torchvision.models import resnet18, resnet50
 
-from models.backbones.blip.checkpoints import CheckpointError
 from models.backbones.resnet_lstm.image import ImageEncoder
 from models.backbones.resnet_lstm.pretrained import load_resnet
 from models.backbones.resnet_lstm.retrieval import ResNetLstm
 from models.backbones.resnet_lstm.sizes import SIZES, Size
 from models.backbones.resnet_lstm.words import Words
+from models.backbones.weights import CheckpointError
 
 WORDS = Words(["red", "shirt"])
 SIZE_18 = Size("basic", (2, 2, 2, 2), 64, 2, 4, 8, 4, 3, (96, 32))  # torchvision's ResNet-18, and little else

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import nn
 
-from models.backbones.blip.checkpoints import CheckpointError, LoadReport, _read_pth, _some
+from models.backbones.weights import CheckpointError, LoadReport, missing_names, read_pth, some
 
 ENCODER = "image_encoder."
 _CLASSIFIER = "fc."
@@ -23,14 +23,14 @@ def load_resnet(model: nn.Module, path: str | Path) -> LoadReport:
     Raises CheckpointError for a missing, truncated or unsafe file, and for one of another model or size.
     """
     path = Path(path)
-    source = {ENCODER + name: tensor for name, tensor in _read_pth(path).items()}
+    source = {ENCODER + name: tensor for name, tensor in read_pth(path).items()}
     target = model.state_dict()
     found = {name: tensor for name, tensor in source.items() if name in target}
-    missing = [name for name in target if name not in found]
+    missing = missing_names(found, target)
     needed = [name for name in missing if name.startswith(ENCODER) and not name.endswith(_COUNTER)]
     if needed:
         raise CheckpointError(
-            f"{path} lacks {len(needed)} weights of the model's ResNet: {_some(needed)}. "
+            f"{path} lacks {len(needed)} weights of the model's ResNet: {some(needed)}. "
             "Is it the file of another model or size? See checkpoint/README.md"
         )
     wrong = [name for name, tensor in found.items() if tensor.shape != target[name].shape]

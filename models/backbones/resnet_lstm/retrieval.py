@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
 
 from losses.precision import no_autocast, widen
-from models.backbones.blip.checkpoints import LoadReport
 from models.backbones.linear import Linear
 from models.backbones.resnet_lstm.image import ImageEncoder
 from models.backbones.resnet_lstm.parts import SLOPE, PartLinear, Parts
@@ -19,6 +18,7 @@ from models.backbones.resnet_lstm.relation import RelationNetwork
 from models.backbones.resnet_lstm.sizes import SIZES, Size, size_named
 from models.backbones.resnet_lstm.text import TextEncoder
 from models.backbones.resnet_lstm.words import Words
+from models.backbones.weights import LoadReport
 from models.texts import TextBatch
 
 Texts = TextBatch | Sequence[str]
