@@ -12,4 +12,5 @@ import method_examples as example
 
 @pytest.fixture(scope="session")
 def words(tmp_path_factory):
-    return example.tokenizer(tmp_path_factory.mktemp("words"))
+    """A tokenizer for each kind of text encoder, by its class."""
+    return example.tokenizers(tmp_path_factory.mktemp("words"))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
 from models import METHODS, Batch, TrainingCaption, build_model
-from models.backbones.blip.tokenizer import BlipTokenizer
 from models.methods.base import Method
+from models.texts import TextTokenizer
 
 CAPTIONS = [
     TrainingCaption("a man in a red shirt, and black trousers", ("red", "shirt"), ("black", "trousers")),
@@ -20,17 +21,39 @@ CAPTIONS = [
     TrainingCaption("a woman with a white blouse and a short skirt", ("white", "blouse"), ("short", "skirt")),
     TrainingCaption("the man is wearing green shorts", (), ("green", "shorts")),
 ]
-IMAGE_SIZE = (32, 16)
+Tokenizers = Mapping[type[TextTokenizer], TextTokenizer]
 
 
-def tokenizer(directory: Path) -> BlipTokenizer:
-    return BlipTokenizer.train([caption.text for caption in CAPTIONS], directory, vocab_size=200)
+def tokenizers(directory: Path) -> Tokenizers:
+    """One of every kind that a method has, with a vocabulary of the captions, which is kept in `directory`."""
+    texts = [caption.text for caption in CAPTIONS]
+    return {kind: kind.train(texts, directory, vocab_size=200) for kind in kinds_of_tokenizers()}
 
 
-def model(method: str, words: BlipTokenizer, **options: object) -> Method:
+def load_tokenizers(directory: Path) -> Tokenizers:
+    return {kind: kind.load(directory) for kind in kinds_of_tokenizers()}
+
+
+def kinds_of_tokenizers() -> set[type[TextTokenizer]]:
+    return {method.tokenizer_class for method in METHODS.values()}
+
+
+def image_size(method: str) -> tuple[int, int]:
+    """Small, and as large as the method's backbone needs."""
+    return (96, 32) if METHODS[method].backbone == "resnet_lstm" else (32, 16)
+
+
+def build(method: str, words: Tokenizers, **options: object) -> Method:
+    """A method's smallest model on its own tokenizer."""
+    kind = METHODS[method]
+    given = {"size": "tiny", "image_size": image_size(method), "tokenizer": words[kind.tokenizer_class]}
+    return build_model(method, **{**given, **options})
+
+
+def model(method: str, words: Tokenizers, **options: object) -> Method:
     """The same weights on every call; no dropout, so that results can be compared."""
     torch.manual_seed(0)
-    built = build_model(method, size="tiny", image_size=IMAGE_SIZE, tokenizer=words, dropout=0.0, **options)
+    built = build(method, words, dropout=0.0, **options)
     built.set_identities(6)
     return built.train()
 
@@ -39,10 +62,25 @@ def batch(
     built: Method, labels: list[int], rows: slice = slice(None), dtype: torch.dtype = torch.float32
 ) -> Batch:
     """The rows of a batch of six, its texts cut to the longest of those rows, as a process would get them."""
-    images = torch.randn(6, 3, *IMAGE_SIZE, generator=torch.Generator().manual_seed(1))
-    texts = built.prepare(CAPTIONS)[rows].trim()
+    images = torch.randn(6, 3, *built.image_size, generator=torch.Generator().manual_seed(1))
+    texts = built.prepare(CAPTIONS)
+    others = companions(labels)
+    found = torch.tensor([other != own for own, other in enumerate(others)])
     seeds = torch.tensor([3, 1, 4, 15, 9, 26])
-    return Batch(images[rows].to(dtype), texts, torch.tensor(labels)[rows], seeds[rows])
+    return Batch(
+        images[rows].to(dtype),
+        texts[rows].trim(),
+        torch.tensor(labels)[rows],
+        seeds[rows],
+        companions=texts[others][rows].trim() if built.wants_companions else None,
+        companion_found=found[rows] if built.wants_companions else None,
+    )
+
+
+def companions(labels: list[int]) -> list[int]:
+    """For each sample the next one with its label, itself where there is none."""
+    following = [[*range(own + 1, len(labels)), *range(own + 1)] for own in range(len(labels))]
+    return [next(i for i in rest if labels[i] == labels[rest[-1]]) for rest in following]
 
 
 def all_methods() -> list[str]:

@@ -17,7 +17,6 @@ import torch.distributed
 from torch import Tensor, nn
 
 from models import DistributedWorld
-from models.backbones.blip.tokenizer import BlipTokenizer
 from models.batch import Batch
 from models.methods.base import Method
 
@@ -50,7 +49,7 @@ def share(rank: int, size: int, directory: Path) -> dict[str, dict[str, dict[str
     """Losses and gradients of this process among `size`, by method and labels."""
     meeting = f"file://{directory}/meeting{size}"
     torch.distributed.init_process_group("gloo", meeting, rank=rank, world_size=size)
-    words = BlipTokenizer.load(directory)
+    words = example.load_tokenizers(directory)
     rows = slice(rank * 6 // size, (rank + 1) * 6 // size)
     results = {}
     for method in example.all_methods():
@@ -59,11 +58,16 @@ def share(rank: int, size: int, directory: Path) -> dict[str, dict[str, dict[str
         task = nn.parallel.DistributedDataParallel(Task(model), broadcast_buffers=False)
         for name, labels in LABELS.items():
             results[f"{method} {name}"] = step(task, model, example.batch(model, labels, rows, torch.float64))
-    model = example.model("pspd", words).double()
-    model.world = DistributedWorld()
-    task = nn.parallel.DistributedDataParallel(Task(model, warming=True), find_unused_parameters=True)
-    for name, labels in LABELS.items():
-        results[f"warm-up {name}"] = step(task, model, example.batch(model, labels, rows, torch.float64))
+        model = example.model(method, words).double()
+        model.world = DistributedWorld()
+        warming = Task(model, warming=True)
+        task = nn.parallel.DistributedDataParallel(
+            warming, broadcast_buffers=False, find_unused_parameters=True
+        )
+        for name, labels in LABELS.items():
+            results[f"{method} warm-up {name}"] = step(
+                task, model, example.batch(model, labels, rows, torch.float64)
+            )
     torch.distributed.destroy_process_group()
     return results
 

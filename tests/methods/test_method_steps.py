@@ -11,7 +11,7 @@ import torch
 from torch.nn.functional import normalize
 
 from losses.masked_language import hidden_units
-from models import METHODS, TrainingCaption
+from models import TrainingCaption
 
 LABELS = [0, 0, 1, 2, 1, 3]
 LOSSES = {
@@ -38,9 +38,10 @@ def test_a_batch_of_one_label_has_no_negatives(method, words):
     batch = example.batch(model, [4] * 6)
     losses = model.losses(batch)
     sum(losses.values()).backward()
-    tokens, _ = model.encode_images(batch.images)
-    positives = torch.log_softmax(model.match(batch.texts, tokens), 1)[:, 1]
-    assert losses["itm"].item() == pytest.approx(-positives.mean().item(), rel=1e-4)
+    if model.has_matching:
+        tokens, _ = model.encode_images(batch.images)
+        positives = torch.log_softmax(model.match(batch.texts, tokens), 1)[:, 1]
+        assert losses["itm"].item() == pytest.approx(-positives.mean().item(), rel=1e-4)
     assert all(p.grad.isfinite().all() for p in model.parameters())
 
 
@@ -81,7 +82,8 @@ def test_a_small_batch_is_learnt_by_heart(method, words):
         optimizer.zero_grad()
         sum(losses.values()).backward()
         optimizer.step()
-    assert history[-1]["ndf"] < 0.7 * history[0]["ndf"]
+    contrast = "ndf" if "ndf" in history[0] else next(iter(history[0]))
+    assert history[-1][contrast] < 0.7 * history[0][contrast]
     assert sum(history[-1].values()) < 0.8 * sum(history[0].values())
 
 
@@ -158,7 +160,7 @@ def test_pspd_marks_the_words_of_garments(words):
     model = example.model("pspd", words)
     texts = model.prepare(example.CAPTIONS)
     for row, caption in enumerate(example.CAPTIONS):
-        of_token = words.words(caption.text)
+        of_token = model.tokenizer.words(caption.text)
         for region in ("upper", "lower"):
             marks = texts.extras[region][row].tolist()
             assert marks[: len(of_token)] == [word in getattr(caption, region) for word in of_token]
@@ -233,7 +235,7 @@ class TestTSN:
         assert model.fusion.projection.weight.grad.any()
 
     def test_classes_must_be_known(self, words):
-        model = METHODS["tsn"](size="tiny", image_size=example.IMAGE_SIZE, tokenizer=words)
+        model = example.build("tsn", words)
         with pytest.raises(ValueError, match="set_identities"):
             model.losses(example.batch(model, LABELS))
 
@@ -244,9 +246,10 @@ class TestCADA:
         units = model.prepare([TrainingCaption("a man in a red shirt, and black trousers")]).extras["units"][
             0
         ]
-        of_token = words.words("a man in a red shirt, and black trousers")
+        of_token = model.tokenizer.words("a man in a red shirt, and black trousers")
         pieces = [
-            words.decode([i]) for i in words(["a man in a red shirt, and black trousers"]).ids[0].tolist()
+            model.tokenizer.decode([i])
+            for i in model.tokenizer(["a man in a red shirt, and black trousers"]).ids[0].tolist()
         ]
         numbered = {}
         for word, piece, unit in zip(of_token, pieces, units.tolist(), strict=True):
@@ -260,7 +263,7 @@ class TestCADA:
         text = "a man in a red shirt, and black trousers"
         units = model.prepare([TrainingCaption(text), TrainingCaption("a person")]).extras["units"]
         grouped = {}
-        for word, unit in zip(words.words(text), units[0].tolist(), strict=True):
+        for word, unit in zip(model.tokenizer.words(text), units[0].tolist(), strict=True):
             grouped.setdefault(unit, []).append(word)
         assert {unit: set(group) - {None} for unit, group in grouped.items() if unit} == {
             1: {"red", "shirt"},
@@ -279,8 +282,8 @@ class TestCADA:
             hidden = hidden_units(
                 batch.texts.extras["units"][b : b + 1, : len(ids)], batch.seeds[b : b + 1], 0.4
             )[0]
-            masked = torch.where(hidden, words.mask_id, ids)
-            masked[0] = words.dec_id
+            masked = torch.where(hidden, model.tokenizer.mask_id, ids)
+            masked[0] = model.tokenizer.dec_id
             states = model.text_decoder.bert(masked[None], None, tokens[b : b + 1])
             logs = torch.log_softmax(model.text_decoder.word_logits(states)[0], 1)
             costs += [-logs[i, ids[i]].item() for i in range(len(ids)) if hidden[i]]

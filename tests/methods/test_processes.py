@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 import method_examples as example
@@ -25,7 +26,7 @@ SIZES = (3, 2)  # beyond two, a process projects only the images it looks at
 def shares(tmp_path_factory):
     """For every number of processes the results of each of them."""
     directory = tmp_path_factory.mktemp("processes")
-    example.tokenizer(directory)
+    example.tokenizers(directory)
     command = [sys.executable, str(HERE / "share_of_batch.py")]
     sizes = ",".join(map(str, SIZES))
     environment = {**os.environ, "PYTHONPATH": f"{HERE}{os.pathsep}{HERE.parents[1]}"}
@@ -48,17 +49,15 @@ def shares(tmp_path_factory):
 @pytest.mark.integration
 @pytest.mark.parametrize("size", SIZES)
 def test_same_losses_and_gradients(size, words, shares):
-    for method in [*example.all_methods(), "warm-up"]:
-        warming = method == "warm-up"
-        model = example.model("pspd" if warming else method, words).double()
+    for method, warming in product(example.all_methods(), (False, True)):
+        model = example.model(method, words).double()
+        run = f"{method} warm-up" if warming else method
         for name, labels in LABELS.items():
             batch = example.batch(model, labels, dtype=torch.float64)
             whole = step(Task(model, warming), model, batch)
             for share in shares[size]:
-                torch.testing.assert_close(
-                    share[f"{method} {name}"]["gradients"], whole["gradients"], **CLOSE
-                )
-            losses = [share[f"{method} {name}"]["losses"] for share in shares[size]]
+                torch.testing.assert_close(share[f"{run} {name}"]["gradients"], whole["gradients"], **CLOSE)
+            losses = [share[f"{run} {name}"]["losses"] for share in shares[size]]
             means = {loss: sum(part[loss] for part in losses) / size for loss in whole["losses"]}
             torch.testing.assert_close(means, whole["losses"], **CLOSE)
 
