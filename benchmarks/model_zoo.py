@@ -22,19 +22,25 @@ from engine.several_seeds import spread
 
 PAGE = ROOT / "docs" / "model_zoo.md"
 DATA = {"demo": "demo", "cuhk": "CUHK-PEDES", "icfg": "ICFG-PEDES", "rstp": "RSTPReid"}
-METHODS = {"pspd": "PSPD", "tsn": "TSN", "cada": "CADA"}
-PROTOCOLS = {"pspd": ("plain",), "tsn": ("plain", "msm"), "cada": ("plain",)}
+METHODS = {"pspd": "PSPD", "tsn": "TSN", "cada": "CADA", "ssan": "SSAN"}
+PROTOCOLS = {name: ("plain", "msm") if name == "tsn" else ("plain",) for name in METHODS}
+OTHERS = METHODS.keys() - {"pspd"}  # rows of the zoo that are no variants of PSPD
 SCORES = ("itc_r1", "itm_r1", "itm_mAP")
 Rows = Sequence[Mapping[str, Any]]
 
 
 def read_ablation(results: Path = RESULTS) -> list[dict[str, Any]]:
-    """The rows of the newest torch's CSV of the demo, numbers as numbers; none without a file."""
-    files = sorted(results.glob("ablation-demo-*.csv"), key=_version)
-    if not files:
-        return []
-    with files[-1].open(encoding="utf-8") as stream:
-        return [{name: _value(text) for name, text in row.items()} for row in csv.DictReader(stream)]
+    """The demo's rows, numbers as numbers; those of a variant come from the newest torch that it was run with."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for path in sorted(results.glob("ablation-demo-*.csv"), key=_version):
+        with path.open(encoding="utf-8") as stream:
+            rows = [{name: _value(text) for name, text in row.items()} for row in csv.DictReader(stream)]
+        found |= {variant: [row for row in rows if row["variant"] == variant] for variant in _variants(rows)}
+    return [row for rows in found.values() for row in rows]
+
+
+def _variants(rows: Rows) -> list[str]:
+    return list(dict.fromkeys(row["variant"] for row in rows))
 
 
 def read_summaries(results: Path = RESULTS) -> dict[tuple[str, str, str], dict[str, Any]]:
@@ -86,9 +92,9 @@ def ratio_table(ablation: Rows) -> str:
 
 def ablation_table(ablation: Rows) -> str:
     """The variants of PSPD, measured ones and those that are not yet."""
-    wanted = [row for row in ablation if row["variant"] not in ("tsn", "cada")]
+    wanted = [row for row in ablation if row["variant"] not in OTHERS]
     there = {row["variant"] for row in wanted}
-    missing = [name for name in VARIANTS if name not in there | {"tsn", "cada"}]
+    missing = [name for name in VARIANTS if name not in there | OTHERS]
     lines = [table(wanted)]
     lines += [f"| {VARIANTS[name].title} (`{name}`) |{' to be measured |' * 7}" for name in missing]
     return "\n".join(lines)

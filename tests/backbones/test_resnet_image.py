@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -10,6 +12,7 @@ import torch
 from torch import nn
 from torchvision.models import resnet18, resnet50
 
+from models.backbones.resnet_lstm import pretrained
 from models.backbones.resnet_lstm.image import ImageEncoder
 from models.backbones.resnet_lstm.pretrained import load_resnet
 from models.backbones.resnet_lstm.retrieval import ResNetLstm
@@ -170,3 +173,40 @@ def test_images_that_do_not_fit():
     encoder = ImageEncoder(SIZES["tiny"], (96, 48))
     with pytest.raises(ValueError, match=r"images are 48x96 .* set image_size"):
         encoder(torch.zeros(1, 3, 48, 96))
+
+
+@pytest.fixture
+def published(file_18, tmp_path, monkeypatch):
+    """The file under a name with its own digest, at an address that torchvision would fetch from."""
+    digest = hashlib.sha256(file_18.read_bytes()).hexdigest()[:8]
+    source = tmp_path / "server" / f"resnet18-{digest}.pth"
+    source.parent.mkdir()
+    shutil.copy(file_18, source)
+    monkeypatch.setattr(pretrained, "SOURCE", source.as_uri())
+    return source
+
+
+def test_torchvisions_own_file_is_fetched_once_where_it_is_missing(published, theirs, tmp_path):
+    model = ResNetLstm(SIZE_18, tokenizer=WORDS)
+    path = tmp_path / "checkpoint" / published.name
+    load_resnet(model, path)
+    assert model.image_encoder.conv1.weight.equal(theirs.conv1.weight)
+    published.unlink()
+    load_resnet(model, path)  # from the file that is there now
+
+
+@pytest.mark.parametrize("damage", ["gone", "changed"])
+def test_a_file_that_can_not_be_fetched_is_told_and_nothing_is_left(published, tmp_path, damage):
+    if damage == "gone":
+        published.unlink()
+    else:
+        published.write_bytes(published.read_bytes() + b"x")
+    path = tmp_path / "checkpoint" / published.name
+    with pytest.raises(CheckpointError, match="can't be fetched"):
+        load_resnet(ResNetLstm(SIZE_18, tokenizer=WORDS), path)
+    assert list(path.parent.iterdir()) == []
+
+
+def test_a_file_of_another_name_is_never_fetched(published, tmp_path):
+    with pytest.raises(CheckpointError, match="no checkpoint"):
+        load_resnet(ResNetLstm(SIZE_18, tokenizer=WORDS), tmp_path / "mine.pth")

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -165,6 +166,13 @@ def test_a_failure_ends_its_run_and_those_that_need_it_only(script, capsys):
     assert "one ended with 1" in capsys.readouterr().err
 
 
+def wait_for(condition: Callable[[], object], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come about in time"
+        time.sleep(0.1)
+
+
 @pytest.mark.slow
 def test_the_whole_ablation_in_miniature(tmp_path):
     path = make_pipeline(tmp_path, []).path
@@ -173,7 +181,7 @@ def test_the_whole_ablation_in_miniature(tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
 
     interrupted = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
-    time.sleep(8)
+    wait_for(lambda: list((tmp_path / "output").glob("ablation-*/*")), 60)  # a run has begun
     interrupted.send_signal(signal.SIGTERM)
     assert interrupted.wait(timeout=60) == 130
 

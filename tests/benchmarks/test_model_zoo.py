@@ -72,11 +72,11 @@ def test_the_ablations_differences_are_those_of_the_results():
 def test_without_results_every_row_is_there_and_marked(tmp_path):
     page = model_zoo.made_page(model_zoo.PAGE.read_text("utf-8"), tmp_path)
     rows = [line for line in page.splitlines() if line.startswith(("| demo |", "| CUHK", "| ICFG", "| RSTP"))]
-    assert len(rows) == 4 * 4
+    assert len(rows) == 4 * 5
     assert all("to be measured" in row for row in rows if row.startswith("| demo |"))
     assert all("not run here" in row for row in rows if not row.startswith("| demo |"))
     assert "| TSN / CADA | to be measured | to be measured |" in page
-    for name in set(VARIANTS) - {"tsn", "cada"}:
+    for name in set(VARIANTS) - {"tsn", "cada", "ssan"}:
         assert f"(`{name}`) | to be measured |" in page
 
 
@@ -87,7 +87,8 @@ def test_results_fill_all_tables(tmp_path):
         result("no-local", 0, 19.0),
         {"variant": "captions", "seed": 0, "minutes": 4.0, "peak_mib": 600.0},
     ]
-    write_csv(tmp_path / "ablation-demo-cpu-2.9.0.csv", [result("pspd", 0, 1.0)])  # an older torch's
+    older = [result("pspd", 0, 1.0), result("ssan", 0, 33.0)]  # one of them was not run again
+    write_csv(tmp_path / "ablation-demo-cpu-2.9.0.csv", older)
     write_csv(tmp_path / "ablation-demo-cpu-2.15.0.csv", rows)
     page = model_zoo.made_page(model_zoo.PAGE.read_text("utf-8"), tmp_path)
     demo = {
@@ -100,6 +101,7 @@ def test_results_fill_all_tables(tmp_path):
     assert pspd.endswith("| 6.0 |")
     assert "| 10.00 | 11.00 |" in demo["TSN", "plain"]
     assert "| 90.00 | 91.00 |" in demo["TSN", "msm"]
+    assert "| 33.00 | 34.00 |" in demo["SSAN", "plain"]
     assert f"| PSPD / CADA | {21 / 42:.2f} | {22 / 43:.2f} |" in page
     assert f"| TSN / CADA | {10 / 42:.2f} | {11 / 43:.2f} |" in page
     assert "without the local loss (`no-local`) | plain | 0 | 19.00 |" in page

@@ -19,8 +19,8 @@ from models.registry import find_methods
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
-def test_the_three_methods_are_there():
-    assert {"pspd", "tsn", "cada"} <= set(METHODS)
+def test_the_methods_are_there():
+    assert {"pspd", "tsn", "cada", "ssan"} <= set(METHODS)
     assert all(kind.name == name for name, kind in METHODS.items())
 
 

@@ -51,6 +51,11 @@ class Parts:
             return tuple(normalize(level, dim=1) for level in flat)
 
     @property
+    def by_part(self) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, 1, F), (B, K, F) and (B, K, R): the levels with the whole as one part."""
+        return self.global_[:, None], self.local, self.relation
+
+    @property
     def features(self) -> Tensor:
         """(B, F + K · F + K · R), the levels side by side: a cosine of two is the mean of the three levels' cosines."""
         return torch.cat(self.levels, dim=1)

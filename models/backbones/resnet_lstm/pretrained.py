@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
 from torch import nn
+from torchvision.models import ResNet50_Weights
 
 from models.backbones.weights import CheckpointError, LoadReport, missing_names, read_pth, some
 
 ENCODER = "image_encoder."
+SOURCE = ResNet50_Weights.IMAGENET1K_V1.url
 _CLASSIFIER = "fc."
 _COUNTER = ".num_batches_tracked"  # no weight; files older than torchvision 0.13's lack it
 
@@ -18,11 +21,14 @@ def load_resnet(model: nn.Module, path: str | Path) -> LoadReport:
 
     Args:
         model: left as it was if anything is wrong.
-        path: a file of torchvision's, whose names are flat (`layer1.0.conv1.weight`); its classifier is ignored.
+        path: a file of torchvision's, whose names are flat (`layer1.0.conv1.weight`); its classifier is ignored. Where
+            torchvision's own file name is not there, it is fetched once.
 
     Raises CheckpointError for a missing, truncated or unsafe file, and for one of another model or size.
     """
     path = Path(path)
+    if not path.exists() and path.name == Path(SOURCE).name:
+        _fetch(path)
     source = {ENCODER + name: tensor for name, tensor in read_pth(path).items()}
     target = model.state_dict()
     found = {name: tensor for name, tensor in source.items() if name in target}
@@ -45,3 +51,16 @@ def load_resnet(model: nn.Module, path: str | Path) -> LoadReport:
     ignored = tuple(name for name in rest if name.startswith(ENCODER + _CLASSIFIER))
     unexpected = tuple(name for name in rest if name not in ignored)
     return LoadReport(tuple(missing), unexpected, (), ignored)
+
+
+def _fetch(path: Path) -> None:
+    """torchvision's file from where torchvision has it, checked against the digest in its name, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        # What follows the dash in the name is where the file's SHA-256 begins.
+        torch.hub.download_url_to_file(SOURCE, str(path), hash_prefix=path.stem.rpartition("-")[2])
+    except (OSError, RuntimeError) as error:
+        raise CheckpointError(
+            f"no checkpoint at {path}, and it can't be fetched ({error}): put torchvision's file of that name there "
+            "(see checkpoint/README.md)"
+        ) from None
