@@ -33,6 +33,8 @@ from benchmarks.measure import (
     write_csv,
 )
 from benchmarks.plain_blip import PlainBlip, padded
+from engine.config import RuntimeConfig
+from engine.machine import make_machine
 from models.backbones.blip.retrieval import BlipRetrieval
 from models.backbones.blip.tokenizer import BlipTokenizer
 from retrieval.encode import Gallery, TokenStore
@@ -65,7 +67,8 @@ def make_problem(options: argparse.Namespace) -> tuple[BlipRetrieval, list[str],
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as directory:
         tokenizer = BlipTokenizer.train(WORDS * 10, directory, vocab_size=2000)
-    model = BlipRetrieval(options.size, tokenizer=tokenizer).eval().to(options.device)
+    machine = make_machine(RuntimeConfig(device=options.device))
+    model = machine.place(BlipRetrieval(options.size, tokenizer=tokenizer).eval())
     store = TokenStore((options.gallery, image_tokens_of(model), model.size.vision_width))
     store.write(0, torch.randn(store.shape))
     features = normalize(torch.randn(options.gallery + options.queries, model.size.embed_dim), dim=1)

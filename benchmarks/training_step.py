@@ -27,7 +27,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.flops import peak_of, training_step_flops
 from benchmarks.measure import WORDS, captions_of, in_turns, parser_of, profile_of, rows_of, write_csv
 from benchmarks.plain_blip import TEXT_LENGTH, PlainBlip, padded
-from engine.loop import Machine, Place, Schedule, Trainer
+from engine.loop import Place, Schedule, Trainer
+from engine.machine import Machine
 from engine.run import Run
 from engine.stages.search_training import RetrievalTask
 from models import Batch, TrainingCaption, World, build_model

@@ -102,7 +102,7 @@ def _propose(
     state = near, near_index, far, far_index
     for row in range(0, count, _TILE):
         for column in range(row, count, _TILE):
-            with _full_precision():
+            with _full_precision(centred.device):
                 tile = torch.mm(centred[row : row + _TILE], centred[column : column + _TILE].T).cpu().numpy()
             _scan(kernels.scan_rows, tile.shape[0], tile, squares, row, column, state)
             if column > row:
@@ -169,11 +169,12 @@ def _rounding(width: int, dtype: torch.dtype) -> float:
 
 
 @contextmanager
-def _full_precision() -> Iterator[None]:
+def _full_precision(device: torch.device) -> Iterator[None]:
     """float32 products in float32: training may have allowed TF32 or bfloat16, whose errors the bound doesn't hold."""
     precision = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:
-        yield
+        with torch.autocast(device.type, enabled=False):
+            yield
     finally:
         torch.set_float32_matmul_precision(precision)

@@ -9,7 +9,7 @@ import torch
 from data.errors import UserError
 from data.images import Pixels
 from engine.config import Config
-from engine.loop import Machine
+from engine.machine import Machine
 from models import METHODS, Captioner, build_model, check_options
 from models.methods.base import Method
 from models.texts import TextTokenizer
@@ -90,8 +90,7 @@ def new_model(config: Config, machine: Machine, tokenizer: TextTokenizer, method
         **(backbone_options(config) | settings.options if own else {}),
     )
     model.options = dict(settings.options) if own else {}
-    model.world = machine.world
-    return model.to(machine.device)
+    return machine.place(model)
 
 
 def new_captioner(config: Config, tokenizer: TextTokenizer) -> Captioner:

@@ -19,7 +19,7 @@ from models.world import DistributedWorld, World
 
 def start(device: torch.device) -> World:
     """Join the process group that torchrun describes in the environment, if any, and return the world."""
-    if int(os.environ.get("WORLD_SIZE", "1")) <= 1:
+    if process_count() <= 1:
         return World()
     if not dist.is_initialized():
         # The main process evaluates and clusters while the others wait: longer than the default timeout allows.
@@ -38,6 +38,11 @@ def lost_another(error: RuntimeError) -> bool:
     """Whether this is gloo's or NCCL's complaint that another process has gone."""
     words = ("Connection closed by peer", "Connection reset by peer", "remote process exited", "Broken pipe")
     return dist.is_available() and dist.is_initialized() and any(word in str(error) for word in words)
+
+
+def process_count() -> int:
+    """How many processes torchrun has started for this run, on all machines."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def local_rank() -> int:

@@ -13,7 +13,7 @@ from data.images import Pixels
 from data.views import gallery, queries
 from engine.config import Config
 from engine.feeds import ImageFeed
-from engine.loop import Machine
+from engine.machine import Machine
 from retrieval.encode import Progress
 from retrieval.evaluate import Evaluation, StyleTexts, evaluate
 
@@ -65,15 +65,14 @@ def evaluate_split(
         style: the split's texts in one fixed style, for the MSM protocol; None: the plain protocol.
     """
     model.eval()
-    with machine.autocast():
-        return evaluate(
-            model,
-            split.feed.batches(config.test.batch_size, machine.device),
-            split.captions,
-            split.query_ids,
-            split.gallery_ids,
-            k_test=k_test,
-            directory=config.run_directory,  # chosen for its room; a system's temporary folder often has none
-            style=style,
-            progress=progress,
-        )
+    return evaluate(
+        model,
+        split.feed.batches(config.test.batch_size, machine.device),
+        split.captions,
+        split.query_ids,
+        split.gallery_ids,
+        k_test=k_test,
+        directory=config.run_directory,  # chosen for its room; a system's temporary folder often has none
+        style=style,
+        progress=progress,
+    )

@@ -24,12 +24,12 @@ from clustering.pseudo_labels import Clusters, cluster
 from data.errors import UserError
 from engine.config import Config
 from engine.feeds import ImageFeed
-from engine.loop import Machine
+from engine.machine import Machine
 from engine.run import LOGGER
 from models.methods.base import Method
 from retrieval.encode import Gallery, GalleryWriter, Progress
 from retrieval.itm import candidates
-from retrieval.verbs import TokenisedCaptions
+from retrieval.verbs import TokenisedCaptions, inference
 
 
 @dataclass(frozen=True)
@@ -86,15 +86,15 @@ def pseudo_labels(
         UserError: too few images, or nothing (or everything) clusters, with what to change.
     """
     model.eval()
-    with torch.inference_mode(), machine.autocast():
+    with inference(model):
         encoded = _encode(model, feed, captions, config, machine)
-    clusters = _cluster(encoded.fused, config, eps)
+    clusters = _cluster(encoded.fused, config, eps, machine.device)
     if figure is not None:
         figure.parent.mkdir(parents=True, exist_ok=True)
         draw_clusters(clusters, encoded.fused, figure)
     labels = clusters.labels
     if config.correction.enabled:
-        with encoded.gallery, torch.inference_mode(), machine.autocast():
+        with encoded.gallery:
             image_to_text, text_to_image = candidates(
                 model,
                 encoded.texts,
@@ -136,7 +136,7 @@ def _encode(
     return _Encoded(np.concatenate(fused), texts, gallery.finished(), torch.cat(text_features))
 
 
-def _cluster(features: np.ndarray, config: Config, eps: float | None) -> Clusters:
+def _cluster(features: np.ndarray, config: Config, eps: float | None, device: torch.device) -> Clusters:
     settings = config.cluster
     if len(features) <= settings.min_samples:
         raise UserError(
@@ -155,7 +155,7 @@ def _cluster(features: np.ndarray, config: Config, eps: float | None) -> Cluster
         options["eps"] = eps
     else:
         options["eps"] = settings.eps
-    clusters = cluster(features, source, **options)
+    clusters = cluster(features, source, device=device, **options)
     diagnosis = diagnose(clusters)
     LOGGER.info("Clusters: %s.", diagnosis.summary())
     if not diagnosis.usable:

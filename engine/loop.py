@@ -16,9 +16,9 @@ from tqdm import tqdm
 from data.errors import UserError
 from engine import checkpoints, distributed
 from engine.feeds import PairBatches
+from engine.machine import Machine
 from engine.run import LOGGER, Interrupted, Run
 from engine.seeds import seed_of
-from models.world import World
 
 
 class DivergedError(UserError):
@@ -57,20 +57,6 @@ class Place:
     phase: str
     round: int = 0
     steps_before: int = 0
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What the training runs on."""
-
-    device: torch.device
-    world: World
-    precision: torch.dtype
-    compile: bool = False
-
-    def autocast(self) -> torch.autocast:
-        """Mixed precision where it was asked for, nothing otherwise."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision is torch.bfloat16)
 
 
 class Trainer:

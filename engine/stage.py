@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import errno
 import json
-import os
 import signal
 import sys
 import traceback
@@ -17,13 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from data.errors import UserError
 from engine import distributed
 from engine.building import check_model
 from engine.config import Config, load_config
-from engine.loop import Machine
+from engine.machine import Machine, make_machine
 from engine.run import LOGGER, Interrupted, StopSignal, start_logging
 from retrieval.results import write_atomically
 
@@ -201,8 +198,9 @@ def _raised_at(error: ValueError) -> str | None:
 def _run(work: Callable[[Context], None], arguments: argparse.Namespace) -> int:
     config = load_config(arguments.config, arguments.overrides)
     check_model(config)
-    machine = make_machine(config)
+    machine = make_machine(config.runtime)
     start_logging()
+    _warn_of_days(config, machine)
     stop = StopSignal().install()
     try:
         work(Context(config, machine, stop, arguments.force, arguments))
@@ -213,43 +211,10 @@ def _run(work: Callable[[Context], None], arguments: argparse.Namespace) -> int:
     return 0
 
 
-def make_machine(config: Config) -> Machine:
-    """The device, the processes and the precision that the configuration asks for.
-
-    Raises:
-        UserError: a device that is not there.
-    """
-    runtime = config.runtime
-    if runtime.threads:
-        torch.set_num_threads(runtime.threads)
-    device = choose_device(runtime.device)
-    if device.type == "cuda":
-        device = torch.device("cuda", distributed.local_rank())
-        torch.cuda.set_device(device)
-    world = distributed.start(device)
-    wide = runtime.precision == "bf16" or (runtime.precision == "auto" and device.type == "cuda")
-    if os.environ.get("RANK", "0") == "0" and device.type == "cpu" and config.model.size != "tiny":
+def _warn_of_days(config: Config, machine: Machine) -> None:
+    """Say before anything begins what a CPU is not made for."""
+    if distributed.is_main() and machine.device.type == "cpu" and config.model.size != "tiny":
         LOGGER.warning(
             "No GPU: a %s model trains very slowly on a CPU (days); see the README on hardware.",
             config.model.size,
         )
-    return Machine(device, world, torch.bfloat16 if wide else torch.float32, runtime.compile)
-
-
-def choose_device(name: str) -> torch.device:
-    """The device called `name`; "auto" is the GPU where there is one.
-
-    Raises:
-        UserError: a device that is not there.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UserError(f"The device {name!r} is none: use auto, cpu or cuda (runtime.device).") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(
-            "The device cuda (runtime.device) asks for a GPU, but torch sees none: use auto or cpu."
-        )
-    return device

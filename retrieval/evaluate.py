@@ -144,14 +144,15 @@ def style_similarity(
     if not 0.0 <= style.weight <= 1.0:
         raise ValueError(f"MSM's weight is {style.weight}; it is a share between 0 and 1.")
     device = device_of(model)
-    query_features = encode_queries(model, style.queries).to(device)
-    gallery_features = encode_queries(model, style.gallery).to(device)
+    styled = cosine(
+        encode_queries(model, style.queries).to(device), encode_queries(model, style.gallery).to(device)
+    )
     has_query = torch.tensor([bool(text.strip()) for text in style.queries], device=device)
     has_gallery = torch.tensor([bool(text.strip()) for text in style.gallery], device=device)
 
     def rows(block: slice) -> Tensor:
         weight = style.weight * (has_query[block, None] & has_gallery[None, :])
-        return (1 - weight) * plain(block) + weight * (query_features[block] @ gallery_features.T)
+        return (1 - weight) * plain(block) + weight * styled(block)
 
     return rows
 
@@ -190,7 +191,7 @@ class _Collector:
         self._ranks.append(rank_queries(scores, query_ids, gallery_ids))
         best = scores.topk(min(LIST_LENGTH, scores.shape[1]), dim=1)
         self._indices.append(best.indices.cpu().numpy())
-        self._scores.append(best.values.float().cpu().numpy())
+        self._scores.append(best.values.cpu().numpy())
 
     def ranking(self, reranked: Reranked | None = None) -> Ranking:
         """The whole; re-ranked images are listed with their own scores rather than the shifted ones."""

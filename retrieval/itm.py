@@ -15,7 +15,14 @@ import torch
 from torch import Tensor
 
 from retrieval.encode import Gallery, Progress
-from retrieval.verbs import MatchingModel, RetrievalModel, TokenisedCaptions, device_of, inference
+from retrieval.verbs import (
+    MatchingModel,
+    RetrievalModel,
+    TokenisedCaptions,
+    device_of,
+    inference,
+    precision_of,
+)
 
 Similarity = Callable[[slice], Tensor]  # rows of a score matrix, computed when asked for
 
@@ -131,13 +138,20 @@ def _match(model: MatchingModel, texts: object, tokens: Tensor, images: np.ndarr
     """Logits "match" (B,) of texts with tokens[images]; each image of the batch is handed over once."""
     rows, index = np.unique(images, return_inverse=True)
     chosen = tokens[torch.from_numpy(rows).to(tokens.device)]
-    chosen = chosen.to(torch.bfloat16 if chosen.is_cuda else torch.float32)
+    chosen = chosen.to(precision_of(model))
     return model.match(texts, chosen, torch.from_numpy(index).to(tokens.device))[:, 1].float()
 
 
 def cosine(text_features: Tensor, image_features: Tensor) -> Similarity:
-    """Rows of the cosine matrix of normalised features (Q, F) and (G, F), computed when asked for."""
-    return lambda rows: text_features[rows] @ image_features.T
+    """Rows of the cosine matrix of normalised features (Q, F) and (G, F), float32, computed when asked for."""
+    text_features, image_features = text_features.float(), image_features.float()
+
+    def rows_of(rows: slice) -> Tensor:
+        # Cosines of a trained model lie within a few hundredths: in bfloat16 many would tie, and ties count against a hit.
+        with torch.autocast(text_features.device.type, enabled=False):
+            return text_features[rows] @ image_features.T
+
+    return rows_of
 
 
 def top(similarity: Similarity, queries: int, gallery: int, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -145,7 +159,7 @@ def top(similarity: Similarity, queries: int, gallery: int, k: int) -> tuple[np.
     step = max(1, _TOPK_ROWS_ENTRIES // gallery)
     found = [similarity(slice(start, start + step)).topk(k, dim=1) for start in range(0, queries, step)]
     indices = torch.cat([part.indices for part in found])
-    return indices.cpu().numpy(), torch.cat([part.values for part in found]).float().cpu().numpy()
+    return indices.cpu().numpy(), torch.cat([part.values for part in found]).cpu().numpy()
 
 
 def rerank(
@@ -179,7 +193,7 @@ def merged(similarity: Tensor, reranked: Reranked, rows: slice) -> Tensor:
     The re-ranked scores are shifted above the row's best similarity; the rest stays untouched, so that no close
     similarities melt into ties.
     """
-    scores = torch.from_numpy(reranked.scores[rows]).to(similarity)
+    scores = torch.from_numpy(reranked.scores[rows]).to(similarity.device)
     indices = torch.from_numpy(reranked.indices[rows]).to(similarity.device)
     above = similarity.amax(dim=1, keepdim=True) + 1.0
     return similarity.scatter(1, indices, scores - scores.amin(dim=1, keepdim=True) + above)

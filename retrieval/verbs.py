@@ -14,6 +14,7 @@ from torch import Tensor
 class RetrievalModel(Protocol):
     """A torch module with the two verbs of every model in this project: a dual encoder.
 
+    Where it has a `precision`, torch.float32 or torch.bfloat16, the verbs compute in it; without one in float32.
     `has_matching` says whether it is a `MatchingModel` as well. `tokenizer(captions)` returns a text batch: it has `mask` (B, L) bool, `len`, `[index tensor]`, `.trim()` (drops
     columns that are padding everywhere) and `.to(device, non_blocking)`.
     """
@@ -40,14 +41,25 @@ def device_of(model: RetrievalModel) -> torch.device:
     return next(model.parameters()).device
 
 
+def precision_of(model: RetrievalModel) -> torch.dtype:
+    """What the model's body computes in."""
+    return getattr(model, "precision", torch.float32)
+
+
 @contextmanager
 def inference(model: RetrievalModel) -> Iterator[torch.device]:
-    """Evaluation mode without gradients, bfloat16 autocast on CUDA; puts the training mode back afterwards."""
-    device = device_of(model)
+    """Evaluation mode without gradients, in the model's precision; puts the training mode back afterwards.
+
+    Only the verbs belong inside: what is computed from their results is float32.
+    """
+    device, precision = device_of(model), precision_of(model)
     was_training = model.training
     model.eval()
     try:
-        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        with (
+            torch.no_grad(),
+            torch.autocast(device.type, torch.bfloat16, enabled=precision is torch.bfloat16),
+        ):
             yield device
     finally:
         model.train(was_training)

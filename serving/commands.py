@@ -16,8 +16,10 @@ from data.errors import UserError
 from data.folder import find_images
 from engine import checkpoints
 from engine.building import pixels_of
+from engine.config import RuntimeConfig
+from engine.machine import Machine, make_machine
 from engine.run import LOGGER, Interrupted, StopSignal
-from engine.stage import choose_device, exit_code
+from engine.stage import exit_code
 from retrieval.pictures import contact_sheet
 from serving.index import CHECKPOINT
 from serving.indexing import IndexWriter, Report, digest_of
@@ -36,7 +38,13 @@ def main(description: str, arguments: Sequence[str] | None = None) -> None:
     commands = parser.add_subparsers(required=True, metavar="index|query|serve")
     for add in (_add_index, _add_query, _add_serve):
         command = add(commands)
-        command.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
+        command.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1 (default: auto)")
+        command.add_argument(
+            "--precision",
+            default="auto",
+            choices=("auto", "fp32", "bf16"),
+            help="of the network's body (default: auto, bf16 on a GPU that has it)",
+        )
     options = parser.parse_args(arguments)
     sys.exit(exit_code(lambda: options.work(options)))
 
@@ -79,6 +87,10 @@ def _add_serve(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
     return parser
 
 
+def _machine(options: argparse.Namespace) -> Machine:
+    return make_machine(RuntimeConfig(device=options.device, precision=options.precision))
+
+
 def _count(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 on")
@@ -91,10 +103,10 @@ def index(options: argparse.Namespace) -> int:
     Raises:
         UserError: no image, no checkpoint, an index of something else, or a full disk.
     """
-    device = choose_device(options.device)
+    machine = _machine(options)
     images = find_images(options.images, "name your folder of person crops behind --images")
     model, content = checkpoints.load_retrieval_model(options.checkpoint)
-    model, image_size = model.to(device), tuple(content["image_size"])
+    model, image_size = machine.place(model), tuple(content["image_size"])
     stop = StopSignal().install()
     with IndexWriter(options.out) as writer:
         writer.claim(model, image_size, digest_of(options.checkpoint), options.images)
@@ -170,7 +182,7 @@ def query(options: argparse.Namespace) -> int:
     Raises:
         UserError: an index or a sentence that can't be used, or a sheet that can't be written.
     """
-    searcher = open_searcher(options.index, choose_device(options.device))
+    searcher = open_searcher(options.index, _machine(options))
     hits = searcher.by_sentence(options.sentence, options.top, options.rerank)
     if options.sheet:
         _draw(searcher, options.sentence, hits, options.sheet)
@@ -225,7 +237,7 @@ def serve(options: argparse.Namespace) -> int:
         raise UserError(
             "The web page needs Gradio, which is not installed: pip install -r requirements-search.txt."
         ) from None
-    searcher = open_searcher(options.index, choose_device(options.device))
+    searcher = open_searcher(options.index, _machine(options))
     LOGGER.info(
         "%d images of %s, searched %s.",
         len(searcher.index),

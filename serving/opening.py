@@ -15,6 +15,7 @@ from data.images import DEFAULT_PIXELS, Pixels, read_image
 from data.records import leaves
 from data.transforms import normalise
 from engine import checkpoints
+from engine.machine import Machine
 from serving.index import CHECKPOINT, SearchIndex
 from serving.indexing import digest_of
 from serving.searcher import Searcher
@@ -30,7 +31,7 @@ def decoder(image_size: tuple[int, int], pixels: Pixels = DEFAULT_PIXELS) -> Cal
     return decode
 
 
-def open_searcher(directory: Path, device: torch.device) -> Searcher:
+def open_searcher(directory: Path, machine: Machine) -> Searcher:
     """An index with its model, ready to be asked.
 
     Raises:
@@ -42,7 +43,7 @@ def open_searcher(directory: Path, device: torch.device) -> Searcher:
             f"{directory / CHECKPOINT} is not the model that the index was made with: make the index anew."
         )
     model, _ = checkpoints.load_retrieval_model(directory / CHECKPOINT)
-    return Searcher(found, model.to(device))
+    return Searcher(found, machine.place(model))
 
 
 def open_image(found: SearchIndex, image: str) -> Image.Image:

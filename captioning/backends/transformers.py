@@ -41,7 +41,7 @@ class TransformersBackend:
     Args:
         model: a directory, or a name on the Hugging Face hub. A text-only model answers requests without images.
         device: "auto" (this process's GPU by LOCAL_RANK, else the CPU) or a torch device.
-        precision: "auto" (bf16 on a GPU, fp32 on the CPU), "bf16", "fp16" or "fp32".
+        precision: "auto" (bf16 on a GPU that has it, else fp32), "bf16", "fp16" or "fp32".
         batch_size: questions per batch; halved for a batch that does not fit into the GPU's memory.
         image_size: longest side in pixels an image is scaled down to.
         max_tokens: of an answer.
@@ -247,7 +247,9 @@ def _device(name: str) -> torch.device:
 
 def _dtype(precision: str, device: torch.device) -> torch.dtype:
     if precision == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
+        # Cards before Ampere only imitate bf16; many models overflow in fp16, so that is for their user to choose.
+        has_bf16 = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+        return torch.bfloat16 if has_bf16 else torch.float32
     if precision not in DTYPES:
         raise BackendError(f"Unknown precision {precision!r}; choose auto, {', '.join(DTYPES)}.")
     return DTYPES[precision]

@@ -80,7 +80,7 @@ def train_captioner(context: Context) -> None:
     model, batches = _prepare(context, dataset, run)
     settings = config.pre_train
     trainer = Trainer(
-        CaptioningTask(model, machine.world, settings.label_smoothing).to(machine.device),
+        CaptioningTask(model, machine.world, settings.label_smoothing),
         [{"params": list(model.parameters()), "lr": settings.init_lr, "weight_decay": settings.weight_decay}],
         batches,
         Schedule(settings.init_lr, settings.max_epoch, settings.min_lr, settings.lr_warmup_steps),
@@ -146,7 +146,7 @@ def _prepare(context: Context, dataset: PedesDataset, run: Run) -> tuple[Caption
         erasing=0.0,  # an erased shoe must not be learnt as a shoe that is there
         padding=config.train.crop_padding,
     )
-    return model.to(machine.device), batches
+    return machine.place(model), batches
 
 
 def caption_pairs(

@@ -57,7 +57,7 @@ def evaluate_run(context: Context) -> None:
             f"{path} is a model of the method '{content['method']}', and the configuration's is '{config.model.method}': its "
             f"results would stand in the wrong place. Give the method's own file, configs/methods/{content['method']}.yaml."
         )
-    model = model.to(context.machine.device)
+    model = context.machine.place(model)
     split = open_split(dataset, config.test.split, config, tuple(content["image_size"]), pixels_of(model))
     if split is None:
         LOGGER.info(

@@ -113,7 +113,7 @@ def _generate(
     if not path.exists():
         raise UserError(f"There is no captioner {path}: run pre_train.py first.")
     model, content = checkpoints.load_captioner(path)
-    model = model.to(machine.device)
+    model = machine.place(model)
     feed = ImageFeed.of(
         [image_root / image for image in images],
         config,

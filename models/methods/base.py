@@ -53,6 +53,7 @@ class Method(nn.Module, ABC):
     pixel_std: ClassVar[tuple[float, float, float]]
     interpolation: ClassVar[Literal["bilinear", "bicubic"]]
 
+    precision: torch.dtype = torch.float32  # of the body; who puts the model on a device says it
     _world: World = World()
 
     @property

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from losses.masked_language import hidden_units, masked_language_loss
 from models.backbones.blip.retrieval import text_shape
 from models.backbones.blip.text import TextDecoder
 from models.batch import Batch, TrainingCaption
+from models.heads import Head
 from models.methods.attribute_words import attribute_units
 from models.methods.blip_method import BlipMethod
 from models.texts import TextBatch
@@ -49,7 +50,7 @@ class CADA(BlipMethod):
         self.masking = masking
         self.attribute_weight = attribute_weight
         self.head_lr_factor = head_lr_factor
-        self.itm_local_head = nn.Linear(self.itm_head.in_features, 2)
+        self.itm_local_head = Head(self.itm_head.in_features, 2)
         shape = text_shape(self.size, self.tokenizer, options.get("dropout", 0.1))
         self.text_decoder = TextDecoder(shape) if attribute_weight else None
 

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
+from models.heads import Head
+
 
 class FusionEncoder(nn.Module):
     """Image tokens look at text tokens, then one transformer block, LayerNorm and a projection of the first token.
@@ -32,7 +34,7 @@ class FusionEncoder(nn.Module):
             nn.Linear(image_width, 4 * image_width), QuickGELU(), nn.Linear(4 * image_width, image_width)
         )
         self.norm = nn.LayerNorm(image_width)
-        self.projection = nn.Linear(image_width, embed_dim)
+        self.projection = Head(image_width, embed_dim)
 
     def forward(self, image_tokens: Tensor, text_tokens: Tensor, text_mask: Tensor) -> Tensor:
         """(B, N, image_width), (B, L, text_width) and (B, L) bool, False at padding, to fused features (B, embed_dim)."""

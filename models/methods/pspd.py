@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from models.batch import Batch, TrainingCaption
+from models.heads import Head
 from models.methods.blip_method import BlipMethod
 from models.texts import TextBatch
 
@@ -27,7 +28,7 @@ class PSPD(BlipMethod):
     def __init__(self, *, local_weight: float = 1.0, **options: Any) -> None:
         super().__init__(**options)
         self.local_weight = local_weight
-        self.itm_local_head = nn.Linear(self.itm_head.in_features, 2) if local_weight else None
+        self.itm_local_head = Head(self.itm_head.in_features, 2) if local_weight else None
 
     def prepare(self, captions: Sequence[TrainingCaption]) -> TextBatch:
         sentences = [caption.text for caption in captions]

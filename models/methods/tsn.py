@@ -9,6 +9,7 @@ from torch.nn.functional import normalize
 
 from losses.identity import identity_loss
 from models.batch import Batch
+from models.heads import Head
 from models.methods.blip_method import BlipMethod
 from models.methods.fusion import FusionEncoder
 
@@ -31,11 +32,11 @@ class TSN(BlipMethod):
         self.identity_weight = identity_weight
         size = self.size
         self.fusion = FusionEncoder(size.vision_width, size.text_width, size.embed_dim)
-        self.classifier: nn.Linear | None = None
+        self.classifier: Head | None = None
 
     def set_identities(self, count: int) -> None:
         """A fresh classifier over `count` classes; replaces the last round's."""
-        self.classifier = nn.Linear(self.size.embed_dim, count, device=self.device)
+        self.classifier = Head(self.size.embed_dim, count, device=self.device)
         # Nearly equal logits at first: the encoders should not have to undo a random opinion about who is who.
         nn.init.normal_(self.classifier.weight, std=0.001)
         nn.init.zeros_(self.classifier.bias)

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from engine.config import Config, load_config
-from engine.loop import Machine
+from engine.machine import Machine
 from engine.run import LOGGER
 from models.backbones.blip.tokenizer import BlipTokenizer
 from models.world import World

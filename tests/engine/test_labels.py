@@ -7,7 +7,9 @@ import pytest
 import torch
 from torch import nn
 
+from clustering.pseudo_labels import cluster
 from data.errors import UserError
+from engine import labels as labels_module
 from engine.feeds import ImageFeed
 from engine.labels import PseudoLabels, log_report, pseudo_labels, report
 
@@ -79,6 +81,32 @@ def test_the_correction_gives_labels_of_clusters_that_are_there(label):
     labels = label(correction=True)
     assert set(labels.after) <= set(labels.before)
     assert (labels.before == label().before).all()
+
+
+def test_the_neighbours_are_searched_on_the_machines_device(label, machine, monkeypatch):
+    asked = []
+
+    def watched(*arguments, device="cpu", **options):
+        asked.append(device)
+        return cluster(*arguments, device=device, **options)
+
+    monkeypatch.setattr(labels_module, "cluster", watched)
+    label()
+    assert asked == [machine.device]
+    assert isinstance(asked[0], torch.device)
+
+
+def test_labels_in_half_precision(label, machine, config, tokenizer):
+    """The encoders see bf16 where the model says so; what is clustered and corrected is float32."""
+    model = Colours(tokenizer)
+    model.precision = torch.bfloat16
+    seen = []
+    encode = model.encode_images
+    model.encode_images = lambda images: (seen.append(torch.is_autocast_enabled("cpu")), encode(images))[1]
+    with torch.autocast("cpu", torch.bfloat16):
+        found = label(correction=True, model=model)
+    assert set(seen) == {True}
+    assert (found.after == label(correction=True).after).all()
 
 
 @pytest.mark.parametrize("correction", [True, False])

@@ -15,7 +15,7 @@ from clustering.inputs import ClusteringError
 from data.errors import UserError
 from engine.config import Config
 from engine.run import Interrupted, Run, StopSignal
-from engine.stage import Context, Mark, main, make_machine, set_aside
+from engine.stage import Context, Mark, main, set_aside
 from models.registry import ModelError
 
 
@@ -173,16 +173,6 @@ def test_without_a_signal_nothing_stops(config, machine):
     stop.received = signal.SIGTERM
     with pytest.raises(Interrupted):
         Context(config, machine, stop).check_stop()
-
-
-def test_devices_that_are_not_there_are_told(config):
-    config.runtime.device = "abacus"
-    with pytest.raises(UserError, match="abacus"):
-        make_machine(config)
-    if not torch.cuda.is_available():
-        config.runtime.device = "cuda"
-        with pytest.raises(UserError, match="sees none"):
-            make_machine(config)
 
 
 def test_metrics_can_be_rewound_to_a_checkpoint(tmp_path, messages):

@@ -11,7 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from engine.machine import Machine
+from models.world import World
+
 ROOT = Path(__file__).resolve().parents[2]
+CPU = Machine(torch.device("cpu"), World(), torch.float32)
 
 
 @dataclass(frozen=True)

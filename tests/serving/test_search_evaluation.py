@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 
 from data.views import gallery, queries
 from engine import checkpoints
 from engine.feeds import ImageFeed
 from retrieval.evaluate import evaluate
 from serving.opening import open_searcher
-from tests.serving.commands import run
+from tests.serving.commands import CPU, run
 
 pytestmark = pytest.mark.integration
-CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +30,7 @@ def evaluated(demo, k_test):
     feed = ImageFeed(
         [demo.dataset.path(record) for record in demo.records], tuple(content["image_size"]), None
     )
-    result = evaluate(model, feed.batches(7, CPU), captions, query_ids, gallery_ids, k_test=k_test)
+    result = evaluate(model, feed.batches(7, CPU.device), captions, query_ids, gallery_ids, k_test=k_test)
     return images, captions, query_ids, gallery_ids, result
 
 

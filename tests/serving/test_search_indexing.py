@@ -24,10 +24,9 @@ from serving.catalogue import Catalogue
 from serving.index import CATALOGUE, VECTORS, SearchIndex
 from serving.indexing import IndexWriter, digest_of
 from serving.opening import decoder, open_searcher
-from tests.serving.commands import ROOT, run
+from tests.serving.commands import CPU, ROOT, run
 
 pytestmark = pytest.mark.integration
-CPU = torch.device("cpu")
 
 
 @pytest.fixture

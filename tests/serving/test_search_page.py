@@ -12,7 +12,6 @@ from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
 import pytest
-import torch
 from PIL import Image
 
 from data.views import gallery, queries
@@ -21,7 +20,7 @@ from engine.feeds import ImageFeed
 from retrieval.evaluate import evaluate
 from serving.opening import open_searcher
 from serving.searcher import QUERY_LENGTH, Hit
-from tests.serving.commands import run
+from tests.serving.commands import CPU, run
 
 pytest.importorskip("gradio", reason="the page needs Gradio: pip install -r requirements-search.txt")
 pytest.importorskip(
@@ -35,7 +34,6 @@ from selenium.webdriver.support.ui import WebDriverWait
 from serving.page import MOST_PICTURES, Guard, Page, page_server
 
 pytestmark = pytest.mark.integration
-CPU = torch.device("cpu")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 DRIVER = shutil.which("chromedriver")
 WAIT = 60  # seconds; a machine may be busy
@@ -87,7 +85,7 @@ def found_first(demo, k_test):
     feed = ImageFeed(
         [demo.dataset.path(record) for record in demo.records], tuple(content["image_size"]), None
     )
-    result = evaluate(model, feed.batches(16, CPU), captions, query_ids, gallery_ids, k_test=k_test)
+    result = evaluate(model, feed.batches(16, CPU.device), captions, query_ids, gallery_ids, k_test=k_test)
     good = (result.cosine.first_hit == 1) & (result.reranked.first_hit == 1)
     number = int(good.argmax())
     assert good[number]

@@ -14,6 +14,7 @@ from models.backbones.blip.text import TextShape, TextStack
 from models.backbones.blip.tokenizer import BlipTokenizer
 from models.backbones.blip.vision import BlipVision
 from models.backbones.weights import LoadReport
+from models.heads import Head
 from models.texts import TextBatch
 
 Texts = TextBatch | Sequence[str]
@@ -56,9 +57,9 @@ class BlipRetrieval(nn.Module):
         image_size = tuple(image_size or size.image_size)
         self.visual_encoder = BlipVision(size, image_size, recomputed(size, vit_grad_ckpt, vit_ckpt_layer))
         self.text_encoder = TextStack(text_shape(size, tokenizer, dropout))
-        self.vision_proj = nn.Linear(size.vision_width, size.embed_dim)
-        self.text_proj = nn.Linear(size.text_width, size.embed_dim)
-        self.itm_head = nn.Linear(size.text_width, 2)
+        self.vision_proj = Head(size.vision_width, size.embed_dim)
+        self.text_proj = Head(size.text_width, size.embed_dim)
+        self.itm_head = Head(size.text_width, 2)
 
     @property
     def device(self) -> torch.device:

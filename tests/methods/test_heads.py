@@ -1,0 +1,68 @@
+"""What is compared, ranked or decided is float32 under bfloat16 autocast, in every method."""
+
+from __future__ import annotations
+
+import method_examples as example
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from models.heads import Head
+
+LABELS = [0, 0, 1, 2, 1, 3]
+# Last layers by the names that methods and checkpoints give them.
+LAST = ("vision_proj", "text_proj", "itm_head", "itm_local_head", "classifier", "fusion.projection")
+
+
+def bf16() -> torch.autocast:
+    return torch.autocast("cpu", torch.bfloat16)
+
+
+def test_a_head_computes_in_float32_whatever_comes_and_learns():
+    head, values = Head(8, 3), torch.randn(5, 8).bfloat16().requires_grad_()
+    expected = F.linear(values.float(), head.weight, head.bias)
+    with bf16():
+        found = head(values)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    found.sum().backward()
+    torch.testing.assert_close(head.weight.grad, values.detach().float().sum(0).expand(3, 8))
+    double = head.double()(values.detach().double())
+    assert double.dtype == torch.float64
+
+
+@pytest.mark.parametrize("method", example.all_methods())
+def test_features_and_logits_of_the_verbs_are_float32(method, words):
+    model = example.model(method, words).eval()
+    batch = example.batch(model, LABELS)
+    inputs: dict[str, torch.Tensor] = {}
+    for name in ("vision_proj", "text_proj", "itm_head"):
+        head = getattr(model, name)
+        head.register_forward_hook(lambda _, given, __, name=name: inputs.update({name: given[0]}))
+    with torch.no_grad(), bf16():
+        image_tokens, image_features = model.encode_images(batch.images)
+        text_tokens, text_features = model.encode_texts(batch.texts)
+        logits = model.match(batch.texts, image_tokens)
+        rows = model.cluster_features(
+            image_tokens, image_features, text_tokens, text_features, batch.texts.mask
+        )
+    found = {"vision_proj": image_features, "text_proj": text_features, "itm_head": logits}
+    for name, values in found.items():
+        head = getattr(model, name)
+        assert values.dtype == torch.float32, name
+        torch.testing.assert_close(values, F.linear(inputs[name].float(), head.weight, head.bias))
+    assert rows.dtype == torch.float32
+
+
+@pytest.mark.parametrize("method", example.all_methods())
+def test_every_last_layer_of_a_training_step_is_float32(method, words):
+    model = example.model(method, words)
+    seen: dict[str, torch.dtype] = {}
+    for name, part in model.named_modules():
+        if isinstance(part, nn.Linear) and name in LAST:
+            part.register_forward_hook(lambda _, __, found, name=name: seen.update({name: found.dtype}))
+    with bf16():
+        model.losses(example.batch(model, LABELS))
+    assert {"vision_proj", "text_proj", "itm_head"} <= seen.keys()
+    assert set(seen.values()) == {torch.float32}, seen
