@@ -8,6 +8,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 from zipfile import BadZipFile
@@ -29,6 +30,7 @@ from engine.run import LOGGER
 from models.methods.base import Method
 from retrieval.encode import Gallery, GalleryWriter, Progress
 from retrieval.itm import candidates
+from retrieval.memory import in_portions
 from retrieval.verbs import TokenisedCaptions, inference
 
 
@@ -125,14 +127,22 @@ def _encode(
     token_dtype = torch.float16 if config.correction.enabled and model.has_matching else None
     gallery = GalleryWriter(len(feed), token_dtype=token_dtype, directory=config.run_directory)
     fused, text_features = [], []
-    for images in feed.batches(config.test.batch_size, machine.device):
-        batch = texts.select(np.arange(gallery.done, gallery.done + len(images)), machine.device)
-        image_tokens, image_feature = model.encode_images(images)
+
+    def encode(images: Tensor, first: int, part: slice) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        batch = texts.select(np.arange(first + part.start, first + part.stop), machine.device)
+        image_tokens, image_feature = model.encode_images(images[part])
         text_tokens, text_feature = model.encode_texts(batch)
-        rows = model.cluster_features(image_tokens, image_feature, text_tokens, text_feature, batch.mask)
-        fused.append(rows.float().cpu().numpy())
-        gallery.add(image_tokens, image_feature)
-        text_features.append(normalize(text_feature.float(), dim=1).cpu())
+        features = image_tokens, image_feature, text_tokens, text_feature
+        return image_tokens, image_feature, text_feature, model.cluster_features(*features, batch.mask)
+
+    for images in feed.batches(config.test.batch_size, machine.device):
+        work = partial(encode, images, gallery.done)
+        for image_tokens, image_feature, text_feature, rows in in_portions(
+            model, "images", len(images), work
+        ):
+            fused.append(rows.float().cpu().numpy())
+            gallery.add(image_tokens, image_feature)
+            text_features.append(normalize(text_feature.float(), dim=1).cpu())
     return _Encoded(np.concatenate(fused), texts, gallery.finished(), torch.cat(text_features))
 
 

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from retrieval.memory import in_portions
 from retrieval.verbs import RetrievalModel, TokenisedCaptions, inference
 
 Progress = Callable[[int, int], None]  # called with (done, total)
@@ -187,8 +189,13 @@ def encode_gallery(
     """
     writer = GalleryWriter(count, token_dtype=token_dtype, directory=directory, memory_limit=memory_limit)
     with inference(model) as device:
+
+        def encode(images: Tensor, part: slice) -> tuple[Tensor, Tensor]:
+            return model.encode_images(images[part].to(device, non_blocking=True))
+
         for images in batches:
-            writer.add(*model.encode_images(images.to(device, non_blocking=True)))
+            for encoded in in_portions(model, "images", len(images), partial(encode, images)):
+                writer.add(*encoded)
             if progress is not None:
                 progress(writer.done, count)
     return writer.finished()
@@ -209,9 +216,14 @@ def encode_queries(
     order = np.argsort(texts.lengths, kind="stable")
     parts: list[Tensor] = []
     with inference(model) as device:
+
+        def encode(chosen: np.ndarray, part: slice) -> Tensor:
+            features = model.encode_texts(texts.select(chosen[part], device))[1]
+            return normalize(features.float(), dim=1).cpu()
+
         for start in range(0, len(order), batch_size):
-            batch = texts.select(order[start : start + batch_size], device)
-            parts.append(normalize(model.encode_texts(batch)[1].float(), dim=1).cpu())
+            chosen = order[start : start + batch_size]
+            parts += in_portions(model, "texts", len(chosen), partial(encode, chosen))
             if progress is not None:
                 progress(min(start + batch_size, len(order)), len(order))
     encoded = torch.cat(parts)

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from retrieval.encode import Gallery, Progress
+from retrieval.memory import in_portions
 from retrieval.verbs import (
     MatchingModel,
     RetrievalModel,
@@ -74,8 +76,8 @@ def score_pairs(
             tokens = gallery.tokens.read(images).to(device, non_blocking=True)
             scored: list[tuple[np.ndarray, Tensor]] = []
             for batch in _batches(texts.lengths[pairs[members, 0]], local, batch_size, tokens):
-                text_batch = texts.select(pairs[members[batch], 0], device)
-                scored.append((members[batch], _match(model, text_batch, tokens, local[batch])))
+                match = partial(_match, model, texts, pairs[members[batch], 0], tokens, local[batch])
+                scored.append((members[batch], torch.cat([*in_portions(model, "pairs", len(batch), match)])))
                 if progress is not None:
                     done += len(batch)
                     progress(done, len(pairs))
@@ -134,12 +136,20 @@ def _batches(
         yield from np.array_split(by_image, -(-len(band) // batch_size))
 
 
-def _match(model: MatchingModel, texts: object, tokens: Tensor, images: np.ndarray) -> Tensor:
-    """Logits "match" (B,) of texts with tokens[images]; each image of the batch is handed over once."""
-    rows, index = np.unique(images, return_inverse=True)
+def _match(
+    model: MatchingModel,
+    texts: TokenisedCaptions,
+    captions: np.ndarray,
+    tokens: Tensor,
+    images: np.ndarray,
+    part: slice,
+) -> Tensor:
+    """Logits "match" of the pairs captions[part], images[part]; each image of them is handed over once."""
+    rows, index = np.unique(images[part], return_inverse=True)
     chosen = tokens[torch.from_numpy(rows).to(tokens.device)]
     chosen = chosen.to(precision_of(model))
-    return model.match(texts, chosen, torch.from_numpy(index).to(tokens.device))[:, 1].float()
+    batch = texts.select(captions[part], tokens.device)
+    return model.match(batch, chosen, torch.from_numpy(index).to(tokens.device))[:, 1].float()
 
 
 def cosine(text_features: Tensor, image_features: Tensor) -> Similarity:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ from engine.stage import Context, Mark, set_aside
 from engine.stages.asking import progress_bar
 from engine.stages.caption_needs import captions_are_there, not_needed
 from models import Captioner
+from retrieval.memory import in_portions
 
 SECTIONS = ("seed", "dataset", "gen_text")
 STAGE = "gen_text"
@@ -121,25 +123,31 @@ def _generate(
         pixels=pixels_of(model),
     )
     size = config.gen_text.batch_size
+
+    def caption(positions: np.ndarray, part: slice) -> list[tuple[str, str, str, str]]:
+        positions = positions[part]
+        names = [images[i] for i in positions]
+        pixels = next(feed.batches(size, machine.device, positions))
+        with torch.inference_mode(), machine.autocast():
+            texts = two_pass_captions(model, pixels, names, positions, config)
+        return [(name, *parts) for name, parts in zip(names, texts, strict=True)]
+
     with tqdm(total=len(chosen), desc="stage C", disable=None if distributed.is_main() else True) as bar:
         for start in range(0, len(chosen), size):
             if context.stop:
                 return
             positions = chosen[start : start + size]
-            pixels = next(feed.batches(size, machine.device, positions))
-            names = [images[i] for i in positions]
-            with torch.inference_mode(), machine.autocast():
-                texts = two_pass_captions(model, pixels, names, positions, config)
-            for name, (base, styled, start_of_styled) in zip(names, texts, strict=True):
-                # A captioner that ends at once says nothing after the question.
-                store.put(
-                    name,
-                    status="done" if base and styled else "empty",
-                    base_caption=base,
-                    styled_caption=styled,
-                    opening=start_of_styled,
-                )
-            bar.update(len(positions))
+            for texts in in_portions(model, "captions", len(positions), partial(caption, positions)):
+                for name, base, styled, start_of_styled in texts:
+                    # A captioner that ends at once says nothing after the question.
+                    store.put(
+                        name,
+                        status="done" if base and styled else "empty",
+                        base_caption=base,
+                        styled_caption=styled,
+                        opening=start_of_styled,
+                    )
+                bar.update(len(texts))
 
 
 def two_pass_captions(

@@ -109,6 +109,24 @@ def test_labels_in_half_precision(label, machine, config, tokenizer):
     assert (found.after == label(correction=True).after).all()
 
 
+def test_labels_made_in_portions_are_those_made_at_once(label, tokenizer, messages):
+    model, plain = Colours(tokenizer), Colours.encode_images
+
+    def encode_images(images):
+        if len(images) > 5:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return plain(model, images)
+
+    model.encode_images = encode_images
+    found, expected = label(correction=True, model=model), label(correction=True)
+    assert (found.before == expected.before).all()
+    assert (found.after == expected.after).all()
+    assert (model.images, model.texts) == (12, 12)
+    assert [said for said in messages if "at a time" in said] == [
+        "Memory does not hold 12 images at once: going on with 3 at a time."
+    ]
+
+
 @pytest.mark.parametrize("correction", [True, False])
 def test_every_image_and_every_caption_is_encoded_once(label, tokenizer, correction):
     model = Colours(tokenizer)

@@ -17,6 +17,7 @@ from captioning.files import Caption, PreCaption, load_captions, write_captions,
 from captioning.store import CaptionStore
 from data import load_dataset
 from engine import checkpoints
+from models.backbones.blip.captioner import BlipCaptioner
 from tests.captioning.chat_server import ChatServer
 from tests.pipeline.mini import ROOT, STAGES, make_pipeline
 
@@ -116,6 +117,25 @@ def test_stage_c_goes_on_with_the_captions_that_an_undisturbed_run_makes(pipelin
     assert pipeline("gen_text") == 0
     assert pipeline.said(f"captioning {len(lines) - 9} images (9 are done)")
     assert (folder / "captions.json").read_text("utf-8") == expected
+
+
+def test_captions_written_in_portions_are_those_of_whole_batches(pipeline, tmp_path, monkeypatch):
+    for stage in STAGES[:3]:
+        assert pipeline(stage) == 0
+    path = tmp_path / "captions" / "captions.json"
+    expected, encode = path.read_text("utf-8"), BlipCaptioner.encode_images
+
+    def encode_images(model, images):
+        if len(images) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return encode(model, images)
+
+    monkeypatch.setattr(BlipCaptioner, "encode_images", encode_images)
+    assert pipeline("gen_text", "--force") == 0
+    assert path.read_text("utf-8") == expected
+    assert [said for said in pipeline.messages if "at a time" in said] == [
+        "Memory does not hold 7 captions at once: going on with 1 at a time."
+    ]
 
 
 def test_a_captioner_is_not_loaded_when_nothing_is_left_to_caption(pipeline, tmp_path):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import sys
 
 import pytest
+import torch
 from PIL import Image
 
+from models.backbones.blip.retrieval import BlipRetrieval
 from serving.indexing import IndexWriter
 from serving.searcher import QUERY_LENGTH
 from tests.serving.commands import run
@@ -56,6 +58,35 @@ def test_the_table_names_every_image(index):
     lines = run("query", "--index", index, "a man", "--top", 3).output.splitlines()
     assert lines[0].split() == ["rank", "score", "cosine", "image"]
     assert len(lines) == 4
+
+
+def test_an_index_made_in_portions_finds_the_same(demo, index, tmp_path, monkeypatch, messages):
+    asked = ("a man in a red jacket", "--rerank", 8, "--json")
+    expected = run("query", "--index", index, *asked).json()["hits"]
+
+    def limited(name, most):
+        verb = getattr(BlipRetrieval, name)
+
+        def call(model, rows, *rest):
+            if len(rows) > most:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            return verb(model, rows, *rest)
+
+        monkeypatch.setattr(BlipRetrieval, name, call)
+
+    limited("encode_images", 3)
+    limited("match", 2)
+    other = tmp_path / "index"
+    made = run(
+        "index", "--images", demo.crops, "--checkpoint", demo.checkpoint, "--out", other, "--batch-size", 8
+    )
+    assert made.code == 0
+    assert [said for said in messages if "images at once" in said] == [
+        "Memory does not hold 8 images at once: going on with 2 at a time."
+    ]
+    found = run("query", "--index", other, *asked).json()["hits"]
+    assert [hit["image"] for hit in found] == [hit["image"] for hit in expected]
+    assert [hit["score"] for hit in found] == pytest.approx([hit["score"] for hit in expected], abs=1e-5)
 
 
 def test_a_sheet_is_drawn_even_where_an_image_is_gone(demo, crops, tmp_path):
