@@ -15,13 +15,21 @@ from torch import Tensor
 
 
 class Buffers:
-    """Float32 arrays on the CPU. One is handed out again when no tensor, view or slice looks at it any more."""
+    """Float32 arrays on the CPU. One is handed out again when no tensor, view or slice looks at it any more.
 
-    def __init__(self) -> None:
+    Args:
+        pinned: page-locked memory, out of which a GPU fetches by itself while the CPU goes on. torch keeps such memory and
+            hands it out again after the copies to the GPU that were begun from it (it notes an event with each).
+    """
+
+    def __init__(self, pinned: bool = False) -> None:
+        self.pinned = pinned
         self._free: list[Tensor] = []
 
     def empty(self, *shape: int) -> Tensor:
         """An uninitialised contiguous tensor of this shape."""
+        if self.pinned:
+            return torch.empty(shape, pin_memory=True)
         size = math.prod(shape)
         memory = self._taken(size)
         # torch keeps this array, and nobody else does, for as long as a tensor looks at the memory.

@@ -141,6 +141,8 @@ class PairBatches:
     ) -> None:
         self.feed, self.pairs, self.world, self.device = feed, pairs, world, device
         self.seed, self.name, self.erasing, self.padding, self.words = seed, name, erasing, padding, words
+        self.pinned = device.type == "cuda"
+        self.buffers = Buffers(pinned=True) if self.pinned else feed.buffers
         self.companions = Companions(pairs.images, pairs.labels) if companions else None
         whole, together = min(batch_size, len(pairs)), math.lcm(world.size, images_per_identity or 1)
         self.batch_size = whole - whole % together
@@ -165,7 +167,7 @@ class PairBatches:
             for step in range(start_step, self.steps + 1):
                 upcoming = pool.submit(self._batch, order, epoch, step) if step < self.steps else None
                 if pending is not None:
-                    yield pending.result().to(self.device)
+                    yield pending.result().to(self.device, non_blocking=True)
                 pending = upcoming
 
     def _order(self, seed: int) -> np.ndarray:
@@ -185,14 +187,15 @@ class PairBatches:
             torch.from_numpy(seeds),
             pad=self.padding,
             erase=self.erasing,
-            buffers=self.feed.buffers,
+            buffers=self.buffers,
             statistics=self.feed.statistics,
         )
         labels = torch.from_numpy(self.pairs.labels[chosen].astype(np.int64))
         texts = self.pairs.texts[torch.from_numpy(chosen)].trim()
         shortened = self._shortened(texts, epoch, samples)
         companions = self._companions(epoch, samples)
-        return Batch(images, texts, labels, torch.from_numpy(seeds), shortened, *companions, epoch=epoch)
+        batch = Batch(images, texts, labels, torch.from_numpy(seeds), shortened, *companions, epoch=epoch)
+        return batch.pin_memory() if self.pinned else batch
 
     def _companions(self, epoch: int, samples: np.ndarray) -> tuple[TextBatch | None, Tensor | None]:
         """This epoch's captions of other images of the samples' labels, and where there are any."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import torch
@@ -52,12 +53,19 @@ class Batch:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def pin_memory(self) -> Batch:
+        """Page-locked copies of what is not page-locked yet: nobody then waits for a copy to a GPU."""
+        return self._map(lambda part: part.pin_memory())
+
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """The same batch on another device."""
+        return self._map(lambda part: part.to(device, non_blocking=non_blocking))
 
-        def moved(part: Tensor | TextBatch | int | None) -> Tensor | TextBatch | int | None:
-            return (
-                part.to(device, non_blocking=non_blocking) if isinstance(part, Tensor | TextBatch) else part
-            )
-
-        return Batch(**{field.name: moved(getattr(self, field.name)) for field in fields(self)})
+    def _map(self, change: Callable[[Tensor | TextBatch], Tensor | TextBatch]) -> Batch:
+        parts = {field.name: getattr(self, field.name) for field in fields(self)}
+        return Batch(
+            **{
+                name: change(part) if isinstance(part, Tensor | TextBatch) else part
+                for name, part in parts.items()
+            }
+        )

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.training_step import make_batch, make_model, make_trainer
+from engine.loop import Place, Schedule, Trainer
+from engine.machine import Machine
+from engine.run import Run
+from engine.stages.captioner_training import CaptioningTask
 from models.backbones.attention import Dense
-from models.backbones.blip import text
+from models.backbones.blip import captioner, text
+from models.batch import Batch
 from models.texts import TextBatch
+from models.world import World
 
 # Operations that hand a value, or a shape that depends on values, from the device to the host.
 WAITING = {
@@ -47,7 +55,8 @@ class NoWaiting(TorchDispatchMode):
 @pytest.fixture
 def as_on_a_gpu(monkeypatch):
     """What only a CPU does, since there it costs nothing to ask: look for padding, and pack without it."""
-    monkeypatch.setattr(text, "layout_of", lambda mask: Dense())
+    for module in (text, captioner):
+        monkeypatch.setattr(module, "layout_of", lambda mask: Dense())
     monkeypatch.setattr(TextBatch, "__post_init__", lambda self: None)
 
 
@@ -64,6 +73,33 @@ def test_a_training_step_never_waits(precision, tmp_path, as_on_a_gpu):
     assert mode.seen > 500
     assert trainer.counted == 2
     assert not model.itm_head.weight.equal(before)
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_a_step_of_the_captioner_never_waits(precision, tmp_path, as_on_a_gpu, tokenizer):
+    model = captioner.BlipCaptioner("tiny", tokenizer=tokenizer)
+    images = torch.randn(3, 3, *model.image_size)
+    texts = tokenizer(["a man in a red shirt", "the woman wears a long blue dress", "he has"])
+    batch = Batch(images, texts, model.prompt_lengths(["a man", "the woman wears", ""]))
+    trainer = Trainer(
+        CaptioningTask(model, World(), 0.1),
+        [{"params": list(model.parameters()), "lr": 1e-3}],
+        SimpleNamespace(steps=9),
+        Schedule(1e-3, max_epoch=2),
+        Place("pre_train"),
+        Run(tmp_path),
+        Machine(torch.device("cpu"), World(), precision),
+        tmp_path / "last.pth",
+        seed=0,
+        on_epoch=lambda *_: None,
+    )
+    trainer.task.train()
+    trainer._step(batch, 0, 0)
+    before = model.text_decoder.cls.predictions.bias.detach().clone()
+    with NoWaiting() as mode:
+        trainer._step(batch, 0, 1)
+    assert mode.seen > 500
+    assert not model.text_decoder.cls.predictions.bias.equal(before)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.backbones.attention import layout_of
 from models.backbones.blip.checkpoints import load_blip
 from models.backbones.blip.retrieval import BlipRetrieval, recomputed, required, text_shape
 from models.backbones.blip.sizes import Size, size_named
@@ -113,9 +114,12 @@ class BlipCaptioner(nn.Module):
         hidden = self.text_decoder.bert(ids[:, :-1], texts.mask[:, :-1], image_tokens, causal=True)
         columns = torch.arange(1, ids.shape[1], device=ids.device)
         predicted = texts.mask[:, 1:] & (columns >= prompt_lengths.to(ids.device)[:, None])
-        # The vocabulary's matrix is a fifth of the decoder's work: it is spent on predicted words alone.
-        logits = self.text_decoder.word_logits(hidden[predicted])
-        return F.cross_entropy(logits.float(), ids[:, 1:][predicted], label_smoothing=label_smoothing)
+        # The vocabulary's matrix is a fifth of the decoder's work: where their number is known without waiting, it is
+        # spent on predicted words alone.
+        layout = layout_of(predicted)
+        targets = layout.pack(ids[:, 1:].masked_fill(~predicted, IGNORED)[..., None]).flatten()
+        logits = self.text_decoder.word_logits(layout.pack(hidden)).flatten(0, -2)
+        return F.cross_entropy(logits.float(), targets, ignore_index=IGNORED, label_smoothing=label_smoothing)
 
     @torch.no_grad()
     def generate(
