@@ -248,8 +248,10 @@ class TestConfig(Section):
 class RuntimeConfig(Section):
     """How to run; nothing here changes a result beyond rounding."""
 
-    device: str = "auto"
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    device: str = "auto"  # auto, cpu, cuda; a single process may name a card, cuda:1
+    precision: Literal["auto", "fp32", "bf16"] = (
+        "auto"  # of the networks' bodies; auto: bf16 on GPUs that have it
+    )
     compile: bool = False
     workers: Positive = 2
     threads: Count = 0  # 0: leave torch's own choice

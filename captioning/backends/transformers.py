@@ -122,18 +122,20 @@ class TransformersBackend:
         try:
             replies = self._generate(batch, pictures)
         except torch.OutOfMemoryError:
-            if len(batch) == 1:
-                raise BackendError(
-                    f"The model {self.model} does not fit into the memory of {self._device} even with one question; "
-                    "lower image_size or max_tokens, or use a smaller model."
-                ) from None
-            logger.warning("a batch of %d does not fit into the memory; halving it", len(batch))
-            torch.cuda.empty_cache()
-            half = len(batch) // 2
-            for part in (batch[:half], batch[half:]):
-                yield from self._answer_batch(part, pictures)
+            replies = None  # go on outside: in here the error still holds what filled the memory
+        if replies is not None:
+            yield from replies
             return
-        yield from replies
+        if len(batch) == 1:
+            raise BackendError(
+                f"The model {self.model} does not fit into the memory of {self._device} even with one question; "
+                "lower image_size or max_tokens, or use a smaller model."
+            )
+        logger.warning("a batch of %d does not fit into the memory; halving it", len(batch))
+        torch.cuda.empty_cache()
+        half = len(batch) // 2
+        for part in (batch[:half], batch[half:]):
+            yield from self._answer_batch(part, pictures)
 
     @torch.inference_mode()
     def _generate(self, batch: list[Request], pictures: dict[str, Image]) -> list[Reply]:

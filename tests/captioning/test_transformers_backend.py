@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import weakref
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from captioning.backends import BackendError, Request, make_backend
+from captioning.backends.transformers import _dtype
 from captioning.pipeline import caption_sample
 from captioning.store import CaptionStore
 from tests.captioning.tiny_models import CLASSES, save_text_model, save_vision_model
@@ -141,12 +144,15 @@ def test_sampling_follows_the_seed_only(models, requests):
 def test_a_batch_too_large_for_the_memory_is_halved(models, requests, monkeypatch):
     backend = make_backend("transformers", model=models("qwen2_vl"), batch_size=8, max_tokens=8)
     expected = list(backend.answer(requests))
-    generate, sizes = backend._network.generate, []
+    generate, sizes, failed = backend._network.generate, [], []
 
     def small_memory(limit):
         def generate_if_it_fits(**inputs):
+            assert all(tensor() is None for tensor in failed), "what filled the memory is still held"
             sizes.append(len(inputs["input_ids"]))
+            large = torch.zeros(4)
             if sizes[-1] > limit:
+                failed.append(weakref.ref(large))
                 raise torch.OutOfMemoryError("CUDA out of memory")
             return generate(**inputs)
 
@@ -169,6 +175,13 @@ def test_stage_a_runs_with_the_real_models(models, folder, tmp_path):
         report = caption_sample(images, folder, backend, store, text_backend=writer)
         assert report.summary.done == 4
         assert list(report.summary.models) == [models("qwen2_vl")]
+
+
+@pytest.mark.parametrize(("capability", "found"), [((7, 5), torch.float32), ((8, 0), torch.bfloat16)])
+def test_auto_is_bf16_on_cards_that_compute_in_it(monkeypatch, capability, found):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert _dtype("auto", torch.device("cuda", 1)) is found
+    assert _dtype("auto", torch.device("cpu")) is torch.float32
 
 
 def test_what_cannot_be_loaded_is_told_in_a_sentence(tmp_path, monkeypatch):
