@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from models.backbones.blip.sizes import SIZES
 from models.backbones.blip.text import TextShape, TextStack
-from models.backbones.blip.vision import BlipVision
+from models.backbones.blip.vision import LAYER_NORM_EPS, BlipVision
 
 RESULTS = Path(__file__).parent / "results"
 VOCABULARY = 30524
@@ -62,7 +62,7 @@ class Theirs(nn.Module):
         text = BlipTextConfig(
             num_attention_heads=12, hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.1
         )
-        self.vision = BlipVisionModel(BlipVisionConfig(image_size=image_size))
+        self.vision = BlipVisionModel(BlipVisionConfig(image_size=image_size, layer_norm_eps=LAYER_NORM_EPS))
         self.text = BlipTextModel(text, add_pooling_layer=False)
 
     def forward(self, images: Tensor, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -41,13 +41,13 @@ class PlainBlip:
         values = torch.cat([first, values], dim=1) + self.weights[f"{name}.pos_embed"]
         for number in range(self.size.vision_depth):
             block = f"{name}.blocks.{number}"
-            normed = self._norm(f"{block}.norm1", values, 1e-5)
+            normed = self._norm(f"{block}.norm1", values, 1e-6)
             query, key, value = self.linear(f"{block}.attn.qkv", normed).chunk(3, dim=-1)
             context = self._attend(query, key, value, self.size.vision_heads, None, 0.0)
             values = values + self.linear(f"{block}.attn.proj", context)
-            normed = self._norm(f"{block}.norm2", values, 1e-5)
+            normed = self._norm(f"{block}.norm2", values, 1e-6)
             values = values + self.linear(f"{block}.mlp.fc2", gelu(self.linear(f"{block}.mlp.fc1", normed)))
-        return self._norm(f"{name}.norm", values, 1e-5)
+        return self._norm(f"{name}.norm", values, 1e-6)
 
     def texts(self, ids: Tensor, mask: Tensor, image_tokens: Tensor | None = None) -> Tensor:
         """ids, mask (B, L) and, for grounded texts, image tokens (B, N, D), to hidden states (B, L, width)."""

@@ -30,13 +30,15 @@ class LoadReport:
 
     missing: parameters of the model (heads only) that the file lacks and that keep their random start;
     unexpected: tensors of the file that no model of this backbone knows; interpolated: reshaped to the model's image size;
-    ignored: known and not needed here (momentum copies, queues, the parts of another model in the same file).
+    ignored: known and not needed here (momentum copies, queues, the parts of another model in the same file);
+    note: a setting of the file that is not taken over, in words.
     """
 
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
     interpolated: tuple[str, ...]
     ignored: tuple[str, ...]
+    note: str = ""
 
     def __str__(self) -> str:
         parts = []
@@ -49,6 +51,8 @@ class LoadReport:
                 parts.append(f"{word}: {some(names)}")
         if self.ignored:
             parts.append(f"{len(self.ignored)} not needed here")
+        if self.note:
+            parts.append(self.note)
         return "; ".join(parts) or "everything found, nothing left over"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 
@@ -192,7 +193,7 @@ def test_files_that_are_no_checkpoints(released_file, tmp_path, tokenizer):
         load_blip(model, tmp_path / "absent.pth")
 
 
-def transformers_model(kind, tokenizer, heads: int = 4):
+def transformers_model(kind, tokenizer, heads: int = 4, eps: float = 1e-6):
     vision = BlipVisionConfig(
         hidden_size=128,
         intermediate_size=512,
@@ -200,6 +201,7 @@ def transformers_model(kind, tokenizer, heads: int = 4):
         num_attention_heads=4,
         image_size=64,
         patch_size=8,
+        layer_norm_eps=eps,
     )
     text = BlipTextConfig(
         vocab_size=tokenizer.vocab_size,
@@ -247,6 +249,22 @@ def test_transformers_retrieval_directory(tmp_path, tokenizer, captions, randomi
     _, text_features = ours.encode_texts(batch)
     normalise = torch.nn.functional.normalize
     assert torch.allclose(normalise(image_features) @ normalise(text_features).T, cosine, atol=1e-4)
+
+
+def test_another_epsilon_is_told_and_not_taken(tmp_path, tokenizer):
+    """transformers' own conversions of BLIP state 1e-5, or nothing, which means 1e-5: the weights are those of 1e-6."""
+    reports = {}
+    for eps in (1e-6, 1e-5):
+        transformers_model(BlipForConditionalGeneration, tokenizer, eps=eps).save_pretrained(tmp_path)
+        ours = BlipCaptioner("tiny", (64, 64), tokenizer=tokenizer)
+        reports[eps] = load_blip(ours, tmp_path)
+        assert all(block.norm1.eps == 1e-6 for block in ours.visual_encoder.blocks)
+    assert "epsilon" not in str(reports[1e-6])
+    assert "epsilon of 1e-05 in config.json; 1e-06" in str(reports[1e-5])
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["vision_config"]["layer_norm_eps"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert str(load_blip(ours, tmp_path)) == str(reports[1e-5])
 
 
 def test_wrong_transformers_directories(tmp_path, tokenizer):

@@ -34,6 +34,7 @@ def vision_config(size: str, image: int) -> BlipVisionConfig:
         num_attention_heads=ours.vision_heads,
         image_size=image,
         patch_size=ours.patch,
+        layer_norm_eps=1e-6,  # what the authors trained with; transformers' default is 1e-5
     )
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from models.backbones.blip.vision import LAYER_NORM_EPS
 from models.backbones.weights import (
     CheckpointError,
     LoadReport,
@@ -25,6 +26,7 @@ from models.backbones.weights import (
 )
 
 POSITIONS = "visual_encoder.pos_embed"
+_TRANSFORMERS_EPS = 1e-5  # of the image encoder, where a configuration is silent
 
 # Momentum copies and queues of the contrastive pre-training, its temperature, and BERT's constant position numbers.
 _TRAINING_STATE = re.compile(
@@ -69,7 +71,7 @@ def load_blip(model: nn.Module, path: str | Path, source_grid: tuple[int, int] |
     Raises CheckpointError for a missing, truncated or unsafe file, and for one whose encoder is not the model's.
     """
     path = Path(path)
-    source = _read_transformers(path, model) if path.is_dir() else read_pth(path)
+    source, note = _read_transformers(path, model) if path.is_dir() else (read_pth(path), "")
     target = model.state_dict()
     interpolated = _fit_positions(source, model.visual_encoder.grid, source_grid, path)
     found = {name: source[name] for name in target if name in source}
@@ -85,11 +87,11 @@ def load_blip(model: nn.Module, path: str | Path, source_grid: tuple[int, int] |
     rest = sorted(set(source) - set(target))
     ignored = [name for name in rest if _TRAINING_STATE.search(name) or _of_the_other_model(name, target)]
     unexpected = sorted(set(rest) - set(ignored))
-    return LoadReport(tuple(missing), tuple(unexpected), tuple(interpolated), tuple(ignored))
+    return LoadReport(tuple(missing), tuple(unexpected), tuple(interpolated), tuple(ignored), note)
 
 
-def _read_transformers(directory: Path, model: nn.Module) -> dict[str, Tensor]:
-    """The tensors of a directory saved by transformers, under BLIP's own names."""
+def _read_transformers(directory: Path, model: nn.Module) -> tuple[dict[str, Tensor], str]:
+    """The tensors of a directory saved by transformers, under BLIP's own names, and the report's note."""
     config = _read_config(directory)
     _check_heads(config, model, directory)
     weights = directory / "model.safetensors"
@@ -99,7 +101,7 @@ def _read_transformers(directory: Path, model: nn.Module) -> dict[str, Tensor]:
         tensors = read_pth(directory / "pytorch_model.bin")
     else:
         raise CheckpointError(f"{directory} has neither model.safetensors nor pytorch_model.bin")
-    return {_blip_name(name): tensor for name, tensor in tensors.items()}
+    return {_blip_name(name): tensor for name, tensor in tensors.items()}, _epsilon_note(config)
 
 
 def _read_config(directory: Path) -> dict:
@@ -127,6 +129,15 @@ def _check_heads(config: dict, model: nn.Module, directory: Path) -> None:
             raise CheckpointError(
                 f"{directory}: {part} has {theirs} attention heads, the model {ours}: choose the size it was made with"
             )
+
+
+def _epsilon_note(config: dict) -> str:
+    """The image encoder's epsilon, where it is not ours. It is no reason to refuse: transformers' conversions of the released
+    files state its default, and were not trained with it."""
+    stated = (config.get("vision_config") or {}).get("layer_norm_eps", _TRANSFORMERS_EPS)
+    if stated == LAYER_NORM_EPS:
+        return ""
+    return f"a LayerNorm epsilon of {stated} in config.json; {LAYER_NORM_EPS} is used, BLIP's own"
 
 
 def _blip_name(name: str) -> str:

@@ -12,6 +12,9 @@ from torch.utils.checkpoint import checkpoint
 from models.backbones.blip.sizes import Size
 from models.backbones.linear import speed_up
 
+# What the released weights were trained with, as every ViT of that code line; transformers' BLIP defaults to 1e-5.
+LAYER_NORM_EPS = 1e-6
+
 
 class BlipVision(VisionTransformer):
     """ViT with a class token, learned positions (1 + H/p * W/p), pre-norm blocks and a final LayerNorm.
@@ -42,9 +45,7 @@ class BlipVision(VisionTransformer):
             num_classes=0,
             global_pool="",
             drop_path_rate=size.drop_path,
-            # transformers' BLIP has 1e-5 where the authors' training code had 1e-6: on trained weights they
-            # differ by less than rounding in half precision, and the former is the reference we test against.
-            norm_layer=partial(nn.LayerNorm, eps=1e-5),
+            norm_layer=partial(nn.LayerNorm, eps=LAYER_NORM_EPS),
         )
         speed_up(self)
         self.image_size = (height, width)
