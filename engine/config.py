@@ -149,7 +149,7 @@ class GenTextConfig(Section):
         "captioner"  # pre_captions: use stage A's texts as they are
     )
     batch_size: Positive = 32
-    top_p: Fraction = 0.9
+    top_p: Annotated[float, Field(gt=0, le=1)] = 0.9
     repetition_penalty: Annotated[float, Field(ge=1)] = 1.1
     min_length: Count = 40
     max_length: Positive = 77

@@ -188,10 +188,10 @@ def test_bad_requests(model, image_tokens):
 
 
 def nucleus_by_definition(probabilities: list[float], top_p: float) -> set[int]:
-    """The smallest set of likeliest entries that sums to top_p or more."""
+    """The smallest set of likeliest entries, not empty, that sums to top_p or more."""
     chosen, total = set(), 0.0
     for entry in sorted(range(len(probabilities)), key=lambda entry: -probabilities[entry]):
-        if total >= top_p:
+        if chosen and total >= top_p:
             break
         chosen.add(entry)
         total += probabilities[entry]
@@ -201,7 +201,7 @@ def nucleus_by_definition(probabilities: list[float], top_p: float) -> set[int]:
 @pytest.mark.parametrize("sharpness", [0.0, 1.0, 4.0, 40.0])
 def test_nucleus_equals_the_definition(sharpness):
     generator = torch.Generator().manual_seed(0)
-    for top_p in (0.05, 0.5, 0.9, 1.0):
+    for top_p in (0.0, 0.05, 0.5, 0.9, 1.0):
         logits = sharpness * torch.randn(3, 40, generator=generator) + 1e-4 * torch.arange(40)
         probabilities = logits.softmax(-1)
         for draw in (0.0, 0.17, 0.5, 0.93, 1 - 1e-12):

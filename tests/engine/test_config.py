@@ -53,6 +53,8 @@ def test_a_typo_is_told_with_the_nearest_key_and_its_line(tmp_path):
         ("seed=[", "not valid YAML"),
         ("seed=two", "valid integer"),
         ("seed=-1", "greater than or equal to 0"),
+        ("gen_text.top_p=0", "greater than 0"),
+        ("gen_text.top_p=1.1", "less than or equal to 1"),
         ("seed=" + "9" * 5000, "not valid YAML"),
         ("seed.x=3", "valid integer"),
         ("train.max_epoch=0", "greater than or equal to 1"),

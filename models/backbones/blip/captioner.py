@@ -240,7 +240,7 @@ class _Writer:
 def sample_nucleus(probabilities: Tensor, draws: Tensor, top_p: float) -> Tensor:
     """Draws (B,) ids from the smallest sets of likeliest entries whose probabilities (B, V) sum to top_p or more.
 
-    The draw inverts the cumulative distribution in vocabulary order, not in order of probability: two near-equal
+    A set has one entry at least. The draw inverts the cumulative distribution in vocabulary order, not in order of probability: two near-equal
     entries that swap ranks in another batch's rounding then do not change what is drawn.
     """
     # Entries below (1 - top_p) / V sum to less than 1 - top_p, so they are outside: sorting can stop there.
@@ -248,6 +248,7 @@ def sample_nucleus(probabilities: Tensor, draws: Tensor, top_p: float) -> Tensor
     count = max(1, int((probabilities >= floor).sum(1).max()))
     likeliest = probabilities.topk(count, dim=1).values.double()
     inside = likeliest.cumsum(1) - likeliest < top_p
+    inside[:, 0] = True  # whatever top_p: a draw from nothing would be no entry
     threshold = likeliest.masked_fill(~inside, float("inf")).amin(1, keepdim=True).to(probabilities.dtype)
     nucleus = torch.where(probabilities >= threshold, probabilities, 0).double().cumsum(1)
     return torch.searchsorted(nucleus, draws[:, None] * nucleus[:, -1:], right=True)[:, 0]
