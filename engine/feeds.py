@@ -210,4 +210,5 @@ class PairBatches:
         if not self.words:
             return None
         seeds = sample_seeds(seed_of(self.seed, self.name, "words", epoch), samples)
-        return texts.without(uniform(torch.from_numpy(seeds), texts.ids.shape[1]) < self.words)
+        dropped = uniform(torch.from_numpy(seeds), texts.ids.shape[1]) < self.words
+        return texts.without(dropped.gather(1, texts.words))  # all pieces of a word share its draw

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 PAD_ID = 0
+WORDS = "words"  # the extra of a tokenizer that spells words in pieces
 
 _DROPPED = re.compile(r'[.!"()*#:;~]')
 
@@ -51,6 +52,13 @@ class TextBatch:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def words(self) -> Tensor:
+        """(B, L) int64, below L: one number for all tokens of a word. Without the extra "words" every token is a word."""
+        if WORDS in self.extras:
+            return self.extras[WORDS].long()
+        return torch.arange(self.ids.shape[1], device=self.ids.device).expand(self.ids.shape)
 
     def _map(self, change, full: bool | None) -> TextBatch:
         extras = {name: change(tensor) for name, tensor in self.extras.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -223,6 +224,26 @@ def test_a_trained_vocabulary_has_no_piece_that_its_captions_do_not_use(captions
     tokenizer = BlipTokenizer.train(captions, tmp_path, vocab_size=400)
     used = set(tokenizer(captions).ids.flatten().tolist()) | set(tokenizer.special_ids)
     assert used >= set(range(tokenizer.vocab_size))
+
+
+def test_pieces_of_a_word_have_its_number(tokenizer):
+    """Its first column; what is no word has its own, and so has every token of a tokenizer without pieces."""
+    captions = ["a leather T-shirt, shirt shirt, blue", "her handbag"]
+    batch = tokenizer(captions)
+    for row, caption in enumerate(captions):
+        numbers = batch.words[row][batch.mask[row]].tolist()
+        pieces = [tokenizer.decode([number]) for number in batch.ids[row].tolist()]
+        assert numbers == sorted(numbers)
+        assert all(numbers[number] == number for number in numbers), "a word is numbered by its first column"
+        spelled = {number: "" for number in numbers}
+        for number, piece in zip(numbers, pieces, strict=False):
+            spelled[number] += piece
+        separate = [word for word in spelled.values() if word]
+        assert separate == re.findall(r"[\w-]+|,", clean_caption(caption))
+    shorter = batch[1:].trim()
+    assert shorter.words.equal(batch.words[1:, : shorter.ids.shape[1]])
+    assert batch_of([3, 5]).words.tolist() == [list(range(5))] * 2
+    assert tokenizer([]).words.shape == (0, 0)
 
 
 def test_dropped_tokens_close_up_and_extras_follow():

@@ -12,6 +12,7 @@ from data.images import Pixels, read_image
 from data.transforms import normalise
 from engine.feeds import ImageFeed, PairBatches, Pairs
 from engine.seeds import sample_seeds, seed_of
+from models.backbones.blip.tokenizer import BlipTokenizer
 from models.batch import Batch
 from models.texts import TextBatch
 from models.world import World
@@ -149,6 +150,38 @@ def test_seeds_are_distinct_and_known_for_ever():
     assert len(np.unique(seeds)) == 10_000
     assert (seeds >= 0).all()
     assert sample_seeds(seed_of("x"), np.array([17]))[0] == seeds[17]
+
+
+def test_a_word_is_left_out_whole(crops):
+    """Of a vocabulary of single letters; a word twice in a row, beside a comma, and with a hyphen."""
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    pieces = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
+        ",",
+        "-",
+        *letters,
+        *(f"##{one}" for one in letters),
+    ]
+    tokenizer = BlipTokenizer(pieces)
+    words = ["red", "t-shirt", "blue", "a"]
+    caption = "red red, t-shirt blue a red"
+    texts = tokenizer([caption] * COUNT)
+    batches = PairBatches(
+        ImageFeed(crops, (32, 16), None), Pairs(np.arange(COUNT) % 12, texts, np.arange(COUNT)), COUNT,
+        World(), CPU, seed=1, name="x", padding=2, words=0.5,
+    )  # fmt: skip
+    lost = 0
+    for epoch in range(20):
+        (batch,) = batches.epoch(epoch)
+        for ids, mask in zip(batch.feature_texts.ids, batch.feature_texts.mask, strict=True):
+            left = tokenizer.decode(ids[mask])
+            assert set(left.replace(",", " ").split()) <= set(words), left
+            lost += 6 - len(left.replace(",", " ").split())
+    assert 0.45 < lost / (6 * 20 * COUNT) < 0.55
 
 
 def test_words_are_left_out_by_sample_and_epoch_and_the_ends_stay(make, pairs):

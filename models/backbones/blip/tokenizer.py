@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from tokenizers import Encoding, Tokenizer
@@ -16,7 +17,7 @@ from tokenizers.pre_tokenizers import BertPreTokenizer
 from tokenizers.trainers import WordPieceTrainer
 from torch import Tensor
 
-from models.texts import PAD_ID, TextBatch, clean_caption
+from models.texts import PAD_ID, WORDS, TextBatch, clean_caption
 
 PAD, UNKNOWN, CLS, SEP, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
 DECODE, ENCODE = "[DEC]", "[ENC]"
@@ -104,30 +105,31 @@ class BlipTokenizer:
         return cls(pieces)
 
     def __call__(self, captions: Sequence[str], max_length: int = RETRIEVAL_LENGTH) -> TextBatch:
-        """[CLS] pieces [SEP] of every caption, cleaned and cut to max_length tokens, padded to the longest."""
-        rows = [
-            [self.cls_id, *self._known(one)[: max_length - 2], self.sep_id] for one in self._encode(captions)
-        ]
+        """[CLS] pieces [SEP] of every caption, cleaned and cut to max_length tokens, padded to the longest.
+
+        The extra "words" numbers the word that a token is part of (see `words`) by the column of its first piece.
+        """
+        rows, words = [], []
+        for cleaned, encoding in self._encode(captions):
+            rows.append([self.cls_id, *self._known(encoding)[: max_length - 2], self.sep_id])
+            words.append(_first_columns(self._of_tokens(cleaned, encoding, max_length)))
         lengths = torch.tensor([len(row) for row in rows], dtype=torch.int64)
-        width = max((len(row) for row in rows), default=0)
-        ids = torch.tensor([row + [PAD_ID] * (width - len(row)) for row in rows], dtype=torch.int64)
-        return TextBatch(ids.reshape(len(rows), width), torch.arange(width) < lengths[:, None])
+        ids = _padded(rows, torch.int64)
+        mask = torch.arange(ids.shape[1]) < lengths[:, None]
+        return TextBatch(ids, mask, {WORDS: _padded(words, torch.int16)})
 
     def prompt_ids(self, prompt: str) -> list[int]:
         """What a decoder starts from: [DEC] and the prompt's pieces, no [SEP]."""
-        return [self.dec_id, *self._known(self._encode([prompt])[0])]
+        ((_, encoding),) = self._encode([prompt])
+        return [self.dec_id, *self._known(encoding)]
 
     def words(self, caption: str, max_length: int = RETRIEVAL_LENGTH) -> list[str | None]:
         """For every token of the caption the word it is part of; None for [CLS], [SEP] and commas and the like.
 
         A word is what stands between spaces in the cleaned caption, less the punctuation at its ends.
         """
-        (encoding,) = self._encode([caption])
-        return [
-            None,
-            *self._known(encoding, _words_of(clean_caption(caption), encoding))[: max_length - 2],
-            None,
-        ]
+        ((cleaned, encoding),) = self._encode([caption])
+        return [word and word.text for word in self._of_tokens(cleaned, encoding, max_length)]
 
     def word_mask(
         self, captions: Sequence[str], words: Sequence[Collection[str]], max_length: int = RETRIEVAL_LENGTH
@@ -139,13 +141,11 @@ class BlipTokenizer:
         if len(captions) != len(words):
             raise ValueError(f"{len(captions)} captions but {len(words)} word collections: they must pair up")
         rows = []
-        for caption, encoding, chosen in zip(captions, self._encode(captions), words, strict=True):
+        for (cleaned, encoding), chosen in zip(self._encode(captions), words, strict=True):
             wanted = {_bare(word) for entry in chosen for word in clean_caption(entry).split()}
-            of_token = self._known(encoding, _words_of(clean_caption(caption), encoding))[: max_length - 2]
-            rows.append([False, *(word in wanted for word in of_token), False])
-        width = max((len(row) for row in rows), default=0)
-        mask = torch.tensor([row + [False] * (width - len(row)) for row in rows], dtype=torch.bool)
-        return mask.reshape(len(rows), width)
+            of_tokens = self._of_tokens(cleaned, encoding, max_length)
+            rows.append([word is not None and word.text in wanted for word in of_tokens])
+        return _padded(rows, torch.bool)
 
     def decode(self, ids: Sequence[int] | Tensor) -> str:
         """The text of the pieces, special tokens left out, pieces of one word joined."""
@@ -163,8 +163,21 @@ class BlipTokenizer:
             value for value, number in zip(values, encoding.ids, strict=True) if number != self.unknown_id
         ]
 
-    def _encode(self, captions: Sequence[str]) -> list[Encoding]:
-        return self._tokenizer.encode_batch([clean_caption(caption) for caption in captions])
+    def _of_tokens(self, cleaned: str, encoding: Encoding, max_length: int) -> list[_Word | None]:
+        """The word of every token of a cut caption, [CLS] and [SEP] included."""
+        return [None, *self._known(encoding, _words_of(cleaned, encoding))[: max_length - 2], None]
+
+    def _encode(self, captions: Sequence[str]) -> list[tuple[str, Encoding]]:
+        """Every caption cleaned, and its pieces."""
+        cleaned = [clean_caption(caption) for caption in captions]
+        return list(zip(cleaned, self._tokenizer.encode_batch(cleaned), strict=True))
+
+
+class _Word(NamedTuple):
+    """A word of a cleaned caption, and at which character it begins."""
+
+    start: int
+    text: str
 
 
 def _from_hub() -> Path | None:
@@ -181,14 +194,27 @@ def _bare(word: str) -> str:
     return word.strip(_EDGE_PUNCTUATION)
 
 
-def _words_of(cleaned: str, encoding: Encoding) -> list[str | None]:
+def _words_of(cleaned: str, encoding: Encoding) -> list[_Word | None]:
     """The space-separated word at every token's offset: BERT's own pre-tokens would cut "t-shirt" in three."""
-    word_at: list[str | None] = [None] * len(cleaned)
+    word_at: list[_Word | None] = [None] * len(cleaned)
     for match in re.finditer(r"\S+", cleaned):
         word = _bare(match.group())
         start = match.start() + match.group().find(word)
-        word_at[start : start + len(word)] = [word] * len(word)
+        word_at[start : start + len(word)] = [_Word(start, word)] * len(word)
     return [word_at[start] for start, _ in encoding.offsets]
+
+
+def _first_columns(words: Sequence[_Word | None]) -> list[int]:
+    """For every token the first column of its word; its own where it is part of none."""
+    first: dict[_Word | int, int] = {}
+    return [first.setdefault(word or column, column) for column, word in enumerate(words)]
+
+
+def _padded(rows: Sequence[Sequence[int]], dtype: torch.dtype) -> Tensor:
+    """(B, L): the rows, filled up with zeros to the longest."""
+    width = max(map(len, rows), default=0)
+    padded = [[*row, *[0] * (width - len(row))] for row in rows]
+    return torch.tensor(padded, dtype=dtype).reshape(len(rows), width)
 
 
 def _check_vocabulary(pieces: Sequence[str], vocabulary: Mapping[str, int]) -> None:
