@@ -1,4 +1,7 @@
-"""Encoding a gallery and its queries, with the gallery's tokens in half precision, in memory or on disk."""
+"""Encoding a gallery and its queries, with the gallery's tokens in half precision, in memory or on disk.
+
+Of a gallery that is divided over processes each has all features and the tokens of its own images only.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from retrieval.division import ALONE, Division, Processes
 from retrieval.memory import in_portions
 from retrieval.verbs import RetrievalModel, TokenisedCaptions, inference
 
@@ -108,10 +112,18 @@ def _make_file(size: int, directory: str | Path | None) -> BinaryIO:
 
 @dataclass
 class Gallery:
-    """An encoded gallery: `features` (G, F) float32 on the CPU, L2-normalised; `tokens` a store of (G, N, D) or None."""
+    """An encoded gallery: `features` (G, F) float32 on the CPU, L2-normalised; `tokens` a store of (G, N, D) or None.
+
+    `division` says whose tokens each process holds; by default this one's are all there are.
+    """
 
     features: Tensor
     tokens: TokenStore | None
+    division: Division | None = None
+
+    def __post_init__(self) -> None:
+        if self.division is None:
+            self.division = Division(len(self.features))
 
     def __len__(self) -> int:
         return len(self.features)
@@ -129,20 +141,22 @@ class Gallery:
 
 
 class GalleryWriter:
-    """A gallery of `count` images that grows by batches, in order; `done` counts them.
+    """A gallery of `images` images, or this process's share of a divided one, that grows by batches, in order.
 
+    `count` images are to come, `done` of them have.
     Tokens are kept in `token_dtype` (None: not at all), beyond `memory_limit` bytes in a temporary file below `directory`.
     """
 
     def __init__(
         self,
-        count: int,
+        images: int | Division,
         *,
         token_dtype: torch.dtype | None = torch.float16,
         directory: str | Path | None = None,
         memory_limit: int = MEMORY_LIMIT,
     ) -> None:
-        self.count, self.done = count, 0
+        self.division = images if isinstance(images, Division) else Division(images)
+        self.count, self.done = len(self.division.rows()), 0
         self._token_dtype, self._directory, self._memory_limit = token_dtype, directory, memory_limit
         self._features: list[Tensor] = []
         self._store: TokenStore | None = None
@@ -165,39 +179,41 @@ class GalleryWriter:
         self.done += len(tokens)
 
     def finished(self) -> Gallery:
-        """The gallery; ValueError unless every announced image came."""
-        if self.done != self.count or not self._features:
+        """The gallery, with the features of all processes; ValueError unless every announced image came."""
+        if self.done != self.count or not self.division.count:
             raise ValueError(
                 f"Only {self.done} of {self.count} announced images came; the image list has changed."
             )
-        return Gallery(torch.cat(self._features), self._store)
+        features = self.division.gather([part.numpy() for part in self._features])
+        return Gallery(torch.from_numpy(features), self._store, self.division)
 
 
 def encode_gallery(
     model: RetrievalModel,
     batches: Iterable[Tensor],
-    count: int,
+    images: int | Division,
     *,
     token_dtype: torch.dtype | None = torch.float16,
     directory: str | Path | None = None,
     memory_limit: int = MEMORY_LIMIT,
     progress: Progress | None = None,
 ) -> Gallery:
-    """Encodes `count` images that come as batches (B, 3, H, W), in order; the other arguments are `GalleryWriter`'s.
+    """Encodes `images` images that come as batches (B, 3, H, W), in order; the other arguments are `GalleryWriter`'s.
 
-    Raises ValueError when the batches hold another number of images than `count`.
+    Of a `Division` the batches are those of this process's rows, and `progress` counts these.
+    Raises ValueError when the batches hold another number of images than announced.
     """
-    writer = GalleryWriter(count, token_dtype=token_dtype, directory=directory, memory_limit=memory_limit)
+    writer = GalleryWriter(images, token_dtype=token_dtype, directory=directory, memory_limit=memory_limit)
     with inference(model) as device:
 
-        def encode(images: Tensor, part: slice) -> tuple[Tensor, Tensor]:
-            return model.encode_images(images[part].to(device, non_blocking=True))
+        def encode(batch: Tensor, part: slice) -> tuple[Tensor, Tensor]:
+            return model.encode_images(batch[part].to(device, non_blocking=True))
 
-        for images in batches:
-            for encoded in in_portions(model, "images", len(images), partial(encode, images)):
+        for batch in batches:
+            for encoded in in_portions(model, "images", len(batch), partial(encode, batch)):
                 writer.add(*encoded)
             if progress is not None:
-                progress(writer.done, count)
+                progress(writer.done, writer.count)
     return writer.finished()
 
 
@@ -206,27 +222,30 @@ def encode_queries(
     captions: Sequence[str] | TokenisedCaptions,
     batch_size: int = 256,
     *,
+    processes: Processes = ALONE,
     progress: Progress | None = None,
 ) -> Tensor:
     """L2-normalised text features (Q, F), float32 on the CPU, in the captions' order.
 
-    Captions are encoded sorted by length, so that a batch pads to almost nothing. Raises ValueError for no caption.
+    Captions are encoded sorted by length, so that a batch pads to almost nothing; `processes` share the batches.
+    Raises ValueError for no caption.
     """
     texts = captions if isinstance(captions, TokenisedCaptions) else TokenisedCaptions(model, captions)
     order = np.argsort(texts.lengths, kind="stable")
-    parts: list[Tensor] = []
+    division = Division(len(order), batch_size, processes)
+    parts: list[np.ndarray] = []
     with inference(model) as device:
 
-        def encode(chosen: np.ndarray, part: slice) -> Tensor:
+        def encode(chosen: np.ndarray, part: slice) -> np.ndarray:
             features = model.encode_texts(texts.select(chosen[part], device))[1]
-            return normalize(features.float(), dim=1).cpu()
+            return normalize(features.float(), dim=1).cpu().numpy()
 
-        for start in range(0, len(order), batch_size):
-            chosen = order[start : start + batch_size]
+        for piece in division.pieces():
+            chosen = order[piece]
             parts += in_portions(model, "texts", len(chosen), partial(encode, chosen))
             if progress is not None:
-                progress(min(start + batch_size, len(order)), len(order))
-    encoded = torch.cat(parts)
-    features = torch.empty_like(encoded)
-    features[torch.from_numpy(order)] = encoded
-    return features
+                progress(piece.stop, len(order))
+    encoded = division.gather(parts)
+    features = np.empty_like(encoded)
+    features[order] = encoded
+    return torch.from_numpy(features)

@@ -1,13 +1,14 @@
 """Evaluation of a model on queries and a gallery, with and without ITM re-ranking, in bounded memory.
 
 Neither the image tokens (half precision, on disk when large) nor the score matrix (made block by block) are ever held
-as a whole, so ICFG-PEDES' 19,848 images and as many queries fit in 8 GB.
+as a whole, so ICFG-PEDES' 19,848 images and as many queries fit in 8 GB. Processes of a run share all of it: images, texts,
+pairs and rows of scores, and each ends with the whole result.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,13 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from retrieval.division import ALONE, Division, Processes
 from retrieval.encode import MEMORY_LIMIT, Progress, encode_gallery, encode_queries
-from retrieval.itm import Reranked, Similarity, cosine, merged, rerank
+from retrieval.itm import Reranked, Similarity, cosine, merged, rerank, row_blocks
 from retrieval.metrics import QueryRanks, check_hits, rank_queries
 from retrieval.verbs import RetrievalModel, TokenisedCaptions, device_of
 
 LIST_LENGTH = 10
-_BLOCK_ENTRIES = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -91,15 +92,17 @@ def evaluate(
     token_dtype: torch.dtype = torch.float16,
     directory: str | Path | None = None,
     memory_limit: int = MEMORY_LIMIT,
+    division: Division | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Ranks the gallery for every caption and measures it.
 
     Args: `image_batches` (B, 3, H, W) normalised images in the order of `gallery_ids` (G,); `captions` and
     `query_ids` (Q,); `k_test` images per query are re-ranked by ITM, 0 for none, and none by a model
-    without matching; `style` adds the MSM protocol's
-    texts; image tokens beyond `memory_limit` bytes lie in a temporary file below `directory`; `progress` is
-    called with (done, total) of the images, then of the queries, then of the ITM pairs.
+    without matching; `style` adds the MSM protocol's texts; image tokens beyond `memory_limit` bytes lie in a
+    temporary file below `directory`; `division` divides the images over processes that all call this with their own
+    `image_batches` and the same texts (None: there is one process); `progress` is called with (done, total) of this
+    process's images, then of its queries, then of its ITM pairs.
 
     Raises ValueError when counts differ or a query has no image in the gallery, before anything is encoded.
     """
@@ -108,29 +111,36 @@ def evaluate(
     if len(captions) != len(query_ids):
         raise ValueError(f"There are {len(captions)} captions but {len(query_ids)} query identities.")
     check_hits(query_ids, gallery_ids)
+    division = Division(len(gallery_ids)) if division is None else division
+    processes = division.processes
     k_test = k_test if model.has_matching else 0
     texts = TokenisedCaptions(model, captions)
     with encode_gallery(
         model,
         image_batches,
-        len(gallery_ids),
+        division,
         token_dtype=token_dtype if k_test else None,
         directory=directory,
         memory_limit=memory_limit,
         progress=progress,
     ) as gallery:
-        features = encode_queries(model, texts, text_batch_size, progress=progress)
+        features = encode_queries(model, texts, text_batch_size, processes=processes, progress=progress)
         device = device_of(model)
         similarity = cosine(features.to(device), gallery.features.to(device))
         if style is not None:
-            similarity = style_similarity(model, similarity, style, len(texts), len(gallery))
+            similarity = style_similarity(model, similarity, style, len(texts), len(gallery), processes)
         reranked = rerank(model, texts, gallery, similarity, k_test, progress=progress) if k_test else None
-    plain, best = _rank(similarity, reranked, query_ids, gallery_ids)
+    plain, best = _rank(similarity, reranked, query_ids, gallery_ids, processes)
     return Evaluation(plain, best, len(query_ids), len(gallery_ids), time.monotonic() - started)
 
 
 def style_similarity(
-    model: RetrievalModel, plain: Similarity, style: StyleTexts, queries: int, gallery: int
+    model: RetrievalModel,
+    plain: Similarity,
+    style: StyleTexts,
+    queries: int,
+    gallery: int,
+    processes: Processes = ALONE,
 ) -> Similarity:
     """Rows of the MSM protocol's score matrix; `plain` gives rows of cos(t_q, v_g).
 
@@ -145,7 +155,8 @@ def style_similarity(
         raise ValueError(f"MSM's weight is {style.weight}; it is a share between 0 and 1.")
     device = device_of(model)
     styled = cosine(
-        encode_queries(model, style.queries).to(device), encode_queries(model, style.gallery).to(device)
+        encode_queries(model, style.queries, processes=processes).to(device),
+        encode_queries(model, style.gallery, processes=processes).to(device),
     )
     has_query = torch.tensor([bool(text.strip()) for text in style.queries], device=device)
     has_gallery = torch.tensor([bool(text.strip()) for text in style.gallery], device=device)
@@ -158,11 +169,16 @@ def style_similarity(
 
 
 def _rank(
-    similarity: Similarity, reranked: Reranked | None, query_ids: np.ndarray, gallery_ids: np.ndarray
+    similarity: Similarity,
+    reranked: Reranked | None,
+    query_ids: np.ndarray,
+    gallery_ids: np.ndarray,
+    processes: Processes,
 ) -> tuple[Ranking, Ranking | None]:
-    """Both rankings, from blocks of the score matrix."""
-    plain, best = _Collector(), _Collector()
-    for rows in _row_blocks(len(query_ids), len(gallery_ids)):
+    """Both rankings, from blocks of the score matrix that the processes share."""
+    queries = row_blocks(len(query_ids), len(gallery_ids), processes)
+    plain, best = _Collector(queries), _Collector(queries)
+    for rows in queries.pieces():
         scores = similarity(rows)
         plain.add(scores, query_ids[rows], gallery_ids)
         if reranked is not None:
@@ -172,16 +188,11 @@ def _rank(
     return plain.ranking(), best.ranking(reranked)
 
 
-def _row_blocks(queries: int, gallery: int) -> Iterator[slice]:
-    step = max(1, _BLOCK_ENTRIES // gallery)
-    for start in range(0, queries, step):
-        yield slice(start, start + step)
-
-
 class _Collector:
-    """Gathers what a ranking keeps of each block of scores."""
+    """Gathers what a ranking keeps of each block of scores; `queries` says whose block is whose."""
 
-    def __init__(self) -> None:
+    def __init__(self, queries: Division) -> None:
+        self._queries = queries
         self._ranks: list[QueryRanks] = []
         self._indices: list[np.ndarray] = []
         self._scores: list[np.ndarray] = []
@@ -195,8 +206,8 @@ class _Collector:
 
     def ranking(self, reranked: Reranked | None = None) -> Ranking:
         """The whole; re-ranked images are listed with their own scores rather than the shifted ones."""
-        ranks = QueryRanks.cat(self._ranks)
-        indices, scores = np.concatenate(self._indices), np.concatenate(self._scores)
+        ranks = QueryRanks.cat(self._ranks, self._queries.gather)
+        indices, scores = self._queries.gather(self._indices), self._queries.gather(self._scores)
         if reranked is not None:
             width = min(indices.shape[1], reranked.indices.shape[1])
             indices[:, :width] = reranked.indices[:, :width]

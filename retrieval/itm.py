@@ -2,7 +2,8 @@
 
 What makes it fast, with scores equal to those of a loop over queries: every caption is tokenised once; pairs are
 batched across queries and padded only to their batch's longest text; the pairs of an image sit in the same batch, so
-that the model projects its keys and values once for all of them; image tokens stream through in blocks.
+that the model projects its keys and values once for all of them; image tokens stream through in blocks. Of a divided
+gallery each process matches the pairs of the images whose tokens it holds: tokens never leave their process.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from retrieval.division import ALONE, Division, Processes, assembled
 from retrieval.encode import Gallery, Progress
 from retrieval.memory import in_portions
 from retrieval.verbs import (
@@ -30,7 +32,8 @@ Similarity = Callable[[slice], Tensor]  # rows of a score matrix, computed when 
 
 _BLOCK_BYTES = 256 << 20  # image tokens on the device at a time
 _MAX_BANDS = 6
-_TOPK_ROWS_ENTRIES = 1 << 25  # cosine scores held at a time
+_BLOCK_ENTRIES = 1 << 24  # scores of a matrix held at a time
+_BLOCK_ROWS = 128  # few, so that they divide evenly over many processes
 # Keys and values of one image token cost 2 products with a D x D matrix in every layer, one text token costs 14
 # (8 in self- and cross-attention less those keys and values, 8 in the feed-forward part).
 _IMAGE_TOKEN_COST = 2 / 14
@@ -58,22 +61,39 @@ def score_pairs(
     """The ITM logit "match" of every pair.
 
     Args: `pairs` (P, 2) integers, each [caption, image]; `batch_size` pairs per call of the model, by default as many
-    as keep the gathered keys and values small; `progress` is called with (pairs done, P).
-    Returns (P,) float32. Raises ValueError for indices outside captions or gallery, and for a gallery without tokens.
+    as keep the gathered keys and values small; `progress` is called with (pairs done, all) of this process's pairs.
+    Returns (P,) float32, on every process of a divided gallery. Raises ValueError for indices outside captions or gallery, and for a gallery without tokens.
     """
-    if gallery.tokens is None:
+    division = gallery.division
+    if gallery.tokens is None and len(division.rows()):
         raise ValueError(
             "This gallery was encoded without image tokens; encode it with a token_dtype to match pairs."
         )
     texts = captions if isinstance(captions, TokenisedCaptions) else TokenisedCaptions(model, captions)
     pairs = _checked(pairs, len(texts), len(gallery))
+    owners = division.owners(pairs[:, 1])
+    own = _score_own(model, texts, gallery, pairs[owners == division.processes.rank], batch_size, progress)
+    return assembled(division.processes, owners, [own])
+
+
+def _score_own(
+    model: RetrievalModel,
+    texts: TokenisedCaptions,
+    gallery: Gallery,
+    pairs: np.ndarray,
+    batch_size: int | None,
+    progress: Progress | None,
+) -> np.ndarray:
+    """Logits (P,) of pairs (P, 2) whose images' tokens this process holds."""
     logits = np.empty(len(pairs), np.float32)
     done = 0
+    if not len(pairs):  # nor need there be tokens
+        return logits
     with inference(model) as device:
         batch_size = batch_size or _default_batch(gallery, device)
         for members in _image_blocks(pairs[:, 1], gallery):
             images, local = np.unique(pairs[members, 1], return_inverse=True)
-            tokens = gallery.tokens.read(images).to(device, non_blocking=True)
+            tokens = gallery.tokens.read(gallery.division.places(images)).to(device, non_blocking=True)
             scored: list[tuple[np.ndarray, Tensor]] = []
             for batch in _batches(texts.lengths[pairs[members, 0]], local, batch_size, tokens):
                 match = partial(_match, model, texts, pairs[members[batch], 0], tokens, local[batch])
@@ -164,12 +184,19 @@ def cosine(text_features: Tensor, image_features: Tensor) -> Similarity:
     return rows_of
 
 
-def top(similarity: Similarity, queries: int, gallery: int, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Indices (Q, k) int64 and scores (Q, k) float32 of each query's k best, best first, block by block."""
-    step = max(1, _TOPK_ROWS_ENTRIES // gallery)
-    found = [similarity(slice(start, start + step)).topk(k, dim=1) for start in range(0, queries, step)]
-    indices = torch.cat([part.indices for part in found])
-    return indices.cpu().numpy(), torch.cat([part.values for part in found]).cpu().numpy()
+def row_blocks(queries: int, gallery: int, processes: Processes = ALONE) -> Division:
+    """The rows of a (Q, G) score matrix in blocks that fit in memory."""
+    return Division(queries, min(max(1, _BLOCK_ENTRIES // gallery), _BLOCK_ROWS), processes)
+
+
+def top(
+    similarity: Similarity, queries: int, gallery: int, k: int, processes: Processes = ALONE
+) -> tuple[np.ndarray, np.ndarray]:
+    """Indices (Q, k) int64 and scores (Q, k) float32 of each query's k best, best first; `processes` share the rows."""
+    rows = row_blocks(queries, gallery, processes)
+    found = [similarity(block).topk(k, dim=1) for block in rows.pieces()]
+    indices = rows.gather([part.indices.cpu().numpy() for part in found])
+    return indices, rows.gather([part.values.cpu().numpy() for part in found])
 
 
 def rerank(
@@ -191,7 +218,7 @@ def rerank(
     if k_test < 1:
         raise ValueError(f"k_test is {k_test}; re-ranking takes at least 1 image per query.")
     k = min(k_test, len(gallery))
-    indices, scores = top(similarity, len(texts), len(gallery), k)
+    indices, scores = top(similarity, len(texts), len(gallery), k, gallery.division.processes)
     pairs = np.stack([np.repeat(np.arange(len(texts)), k), indices.ravel()], axis=1)
     logits = score_pairs(model, texts, gallery, pairs, batch_size=batch_size, progress=progress)
     return _best(indices, scores + logits.reshape(indices.shape), k)
@@ -235,8 +262,9 @@ def candidates(
     texts = captions if isinstance(captions, TokenisedCaptions) else TokenisedCaptions(model, captions)
     n_texts, n_images = len(texts), len(gallery)
     t, v = text_features.to(device_of(model)), gallery.features.to(device_of(model))
-    t_index, t_cosine = top(cosine(v, t), n_images, n_texts, min(k_tests, n_texts))
-    i_index, i_cosine = top(cosine(t, v), n_texts, n_images, min(k_tests, n_images))
+    processes = gallery.division.processes
+    t_index, t_cosine = top(cosine(v, t), n_images, n_texts, min(k_tests, n_texts), processes)
+    i_index, i_cosine = top(cosine(t, v), n_texts, n_images, min(k_tests, n_images), processes)
     if not model.has_matching:
         return t_index[:, :k], i_index[:, :k]
     image_keys = t_index * n_images + np.arange(n_images)[:, None]

@@ -13,6 +13,7 @@ numbers do not depend on the order of the gallery, and a model that scores every
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,10 +37,12 @@ class QueryRanks:
     inverse_penalty: np.ndarray
 
     @staticmethod
-    def cat(parts: list[QueryRanks]) -> QueryRanks:
-        """The queries of all parts, in order."""
+    def cat(
+        parts: list[QueryRanks], join: Callable[[list[np.ndarray]], np.ndarray] = np.concatenate
+    ) -> QueryRanks:
+        """The queries of all parts, in order; `join` makes one array of the parts' arrays."""
         fields = ("first_hit", "average_precision", "inverse_penalty")
-        return QueryRanks(*(np.concatenate([getattr(part, field) for part in parts]) for field in fields))
+        return QueryRanks(*(join([getattr(part, field) for part in parts]) for field in fields))
 
     def summary(self) -> dict[str, float]:
         """{"r1", "r5", "r10", "mAP", "mINP"} in percent."""

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from retrieval import evaluate as module
+from retrieval import itm as module
 from retrieval.encode import encode_gallery, encode_queries
 from retrieval.evaluate import StyleTexts, evaluate
 from retrieval.metrics import retrieval_metrics
