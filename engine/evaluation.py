@@ -14,6 +14,7 @@ from data.views import gallery, queries
 from engine.config import Config
 from engine.feeds import ImageFeed
 from engine.machine import Machine
+from retrieval.division import Division
 from retrieval.encode import Progress
 from retrieval.evaluate import Evaluation, StyleTexts, evaluate
 
@@ -59,20 +60,23 @@ def evaluate_split(
     progress: Progress | None = None,
     style: StyleTexts | None = None,
 ) -> Evaluation:
-    """Rank-k, mAP and mINP of every caption of the split against all its images.
+    """Rank-k, mAP and mINP of every caption of the split against all its images, shared by the machine's processes.
 
     Args:
         style: the split's texts in one fixed style, for the MSM protocol; None: the plain protocol.
     """
     model.eval()
+    batch_size = config.test.batch_size
+    division = Division(len(split.feed), batch_size, machine.processes)
     return evaluate(
         model,
-        split.feed.batches(config.test.batch_size, machine.device),
+        split.feed.batches(batch_size, machine.device, division.rows()),
         split.captions,
         split.query_ids,
         split.gallery_ids,
         k_test=k_test,
         directory=config.run_directory,  # chosen for its room; a system's temporary folder often has none
         style=style,
+        division=division,
         progress=progress,
     )

@@ -23,11 +23,13 @@ from clustering.correction import correct_labels
 from clustering.diagnostics import diagnose, draw_clusters
 from clustering.pseudo_labels import Clusters, cluster
 from data.errors import UserError
+from engine import distributed
 from engine.config import Config
 from engine.feeds import ImageFeed
 from engine.machine import Machine
 from engine.run import LOGGER
 from models.methods.base import Method
+from retrieval.division import Division
 from retrieval.encode import Gallery, GalleryWriter, Progress
 from retrieval.itm import candidates
 from retrieval.memory import in_portions
@@ -75,13 +77,16 @@ def pseudo_labels(
     eps: float | None,
     progress: Progress | None = None,
     figure: Path | None = None,
-) -> PseudoLabels:
+) -> PseudoLabels | None:
     """Cluster the training images by image and text, and correct the labels across modalities.
+
+    The machine's processes, each with the same model and arguments, share the encoding and the matching; the first one
+    clusters and corrects. None on the others.
 
     Args:
         captions: one styled caption per image of ``feed``.
         eps: the first round's radius, kept in later rounds; None computes it.
-        progress: called with (done, total) while the candidates of the correction are scored.
+        progress: called with (done, total) of this process's share while images are encoded and candidates scored.
         figure: where to draw cluster sizes and a map of the features; None: nowhere.
 
     Raises:
@@ -89,15 +94,15 @@ def pseudo_labels(
     """
     model.eval()
     with inference(model):
-        encoded = _encode(model, feed, captions, config, machine)
-    clusters = _cluster(encoded.fused, config, eps, machine.device)
-    if figure is not None:
-        figure.parent.mkdir(parents=True, exist_ok=True)
-        draw_clusters(clusters, encoded.fused, figure)
-    labels = clusters.labels
+        encoded = _encode(model, feed, captions, config, machine, progress)
+    clusters = None
+    if machine.processes.rank == 0:
+        clusters = _cluster(encoded.fused, config, eps, machine.device)
+        _draw(clusters, encoded.fused, figure)
+    found = None
     if config.correction.enabled:
         with encoded.gallery:
-            image_to_text, text_to_image = candidates(
+            found = candidates(
                 model,
                 encoded.texts,
                 encoded.gallery,
@@ -106,12 +111,20 @@ def pseudo_labels(
                 config.correction.k,
                 progress=progress,
             )
-        labels = correct_labels(clusters.labels, clusters.core, encoded.fused, image_to_text, text_to_image)
+    if clusters is None:
+        return None
+    labels = clusters.labels
+    if found is not None:
+        with distributed.all_threads():
+            labels = correct_labels(labels, clusters.core, encoded.fused, *found)
     return PseudoLabels(clusters.labels, labels, clusters.eps)
 
 
 class _Encoded(NamedTuple):
-    """The training images with their captions: `fused` (N, K) is clustered, the rest is what the correction matches."""
+    """The training images with their captions: `fused` (N, K) is clustered, the rest is what the correction matches.
+
+    All of it is on every process, but the tokens in `gallery`: each has those of its share of the images.
+    """
 
     fused: np.ndarray
     texts: TokenisedCaptions
@@ -120,33 +133,51 @@ class _Encoded(NamedTuple):
 
 
 def _encode(
-    model: Method, feed: ImageFeed, captions: Sequence[str], config: Config, machine: Machine
+    model: Method,
+    feed: ImageFeed,
+    captions: Sequence[str],
+    config: Config,
+    machine: Machine,
+    progress: Progress | None,
 ) -> _Encoded:
     """Every image and every caption once; image tokens are kept if labels are to be corrected by matching."""
+    division = Division(len(feed), config.test.batch_size, machine.processes)
+    rows = division.rows()
     texts = TokenisedCaptions(model, list(captions))
     token_dtype = torch.float16 if config.correction.enabled and model.has_matching else None
-    gallery = GalleryWriter(len(feed), token_dtype=token_dtype, directory=config.run_directory)
+    gallery = GalleryWriter(division, token_dtype=token_dtype, directory=config.run_directory)
     fused, text_features = [], []
 
-    def encode(images: Tensor, first: int, part: slice) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        batch = texts.select(np.arange(first + part.start, first + part.stop), machine.device)
+    def encode(images: Tensor, mine: np.ndarray, part: slice) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        batch = texts.select(mine[part], machine.device)
         image_tokens, image_feature = model.encode_images(images[part])
         text_tokens, text_feature = model.encode_texts(batch)
         features = image_tokens, image_feature, text_tokens, text_feature
         return image_tokens, image_feature, text_feature, model.cluster_features(*features, batch.mask)
 
-    for images in feed.batches(config.test.batch_size, machine.device):
-        work = partial(encode, images, gallery.done)
-        for image_tokens, image_feature, text_feature, rows in in_portions(
+    for images in feed.batches(config.test.batch_size, machine.device, rows):
+        work = partial(encode, images, rows[gallery.done : gallery.done + len(images)])
+        for image_tokens, image_feature, text_feature, clustered in in_portions(
             model, "images", len(images), work
         ):
-            fused.append(rows.float().cpu().numpy())
+            fused.append(clustered.float().cpu().numpy())
             gallery.add(image_tokens, image_feature)
-            text_features.append(normalize(text_feature.float(), dim=1).cpu())
-    return _Encoded(np.concatenate(fused), texts, gallery.finished(), torch.cat(text_features))
+            text_features.append(normalize(text_feature.float(), dim=1).cpu().numpy())
+        if progress is not None:
+            progress(gallery.done, gallery.count)
+    all_texts = torch.from_numpy(division.gather(text_features))
+    return _Encoded(division.gather(fused), texts, gallery.finished(), all_texts)
+
+
+def _draw(clusters: Clusters, features: np.ndarray, figure: Path | None) -> None:
+    """The picture of a round's clusters, if one is wanted."""
+    if figure is not None:
+        figure.parent.mkdir(parents=True, exist_ok=True)
+        draw_clusters(clusters, features, figure)
 
 
 def _cluster(features: np.ndarray, config: Config, eps: float | None, device: torch.device) -> Clusters:
+    """Clusters that can be trained on; the other processes wait for them."""
     settings = config.cluster
     if len(features) <= settings.min_samples:
         raise UserError(
@@ -165,7 +196,8 @@ def _cluster(features: np.ndarray, config: Config, eps: float | None, device: to
         options["eps"] = eps
     else:
         options["eps"] = settings.eps
-    clusters = cluster(features, source, device=device, **options)
+    with distributed.all_threads():
+        clusters = cluster(features, source, device=device, **options)
     diagnosis = diagnose(clusters)
     LOGGER.info("Clusters: %s.", diagnosis.summary())
     if not diagnosis.usable:

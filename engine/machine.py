@@ -12,6 +12,7 @@ from data.errors import UserError
 from engine import distributed
 from engine.config import RuntimeConfig
 from models.world import World
+from retrieval.division import ALONE, Processes
 
 Placed = TypeVar("Placed", bound=nn.Module)
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -25,6 +26,7 @@ class Machine:
     world: World
     precision: torch.dtype
     compile: bool = False
+    processes: Processes = ALONE  # that share encoding, matching and evaluation
 
     def place(self, model: Placed) -> Placed:
         """The model on the device; it carries `precision` and `world` from here on, for whoever computes with it."""
@@ -49,7 +51,8 @@ def make_machine(runtime: RuntimeConfig) -> Machine:
     if device.type == "cuda":
         torch.cuda.set_device(device)
     world = distributed.start(device)
-    return Machine(device, world, choose_precision(runtime.precision, device), runtime.compile)
+    precision = choose_precision(runtime.precision, device)
+    return Machine(device, world, precision, runtime.compile, distributed.processes())
 
 
 def choose_device(name: str) -> torch.device:

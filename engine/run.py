@@ -11,13 +11,10 @@ from types import FrameType
 from typing import Any
 
 from engine import distributed
+from engine.distributed import Interrupted as Interrupted
 from retrieval.results import write_atomically
 
 LOGGER = logging.getLogger("pspd")
-
-
-class Interrupted(Exception):
-    """The user or the scheduler asked to stop, and everything needed to go on has been saved."""
 
 
 class StopSignal:
@@ -55,13 +52,12 @@ class Run:
             _add_log_file(directory / log_name)
 
     def stop_if_asked(self, _done: int = 0, _total: int = 0) -> None:
-        """A progress callback for work that is done again from its start: a stop need not wait for its end.
+        """A progress callback for divided work that is done again from its start: a stop need not wait for its end.
 
         Raises:
-            Interrupted: a stop signal came.
+            Interrupted: a stop signal came to this process or to another one.
         """
-        if self.stop:
-            raise Interrupted("Stopped between two saves.")
+        distributed.stop_all_if(bool(self.stop))
 
     def metrics_position(self) -> int:
         """Bytes of ``metrics.jsonl`` so far: stored in checkpoints, so that a resumed run continues there."""

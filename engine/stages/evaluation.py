@@ -5,6 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from torch import nn
+
+from data import PedesDataset
 from data.errors import UserError
 from data.images import read_image
 from engine import checkpoints, distributed
@@ -44,10 +47,7 @@ def evaluate_run(context: Context) -> None:
         UserError: no checkpoint, one of another method, no such split, or a damaged data set.
     """
     config = context.config
-    dataset = open_dataset(config)  # by all: whoever draws the demo waits for the others here
-    if not distributed.is_main():
-        distributed.barrier()
-        return
+    dataset = open_dataset(config)
     directory = config.run_directory
     run = Run(directory, "log.txt", context.stop)
     path = context.arguments.checkpoint or directory / "best.pth"
@@ -66,31 +66,39 @@ def evaluate_run(context: Context) -> None:
             config.test.split,
             path,
         )
-        distributed.barrier()
         return
     LOGGER.info("Evaluating %s: %d queries, %d images.", path, len(split.captions), len(split.images))
     evaluation = evaluate_split(model, split, config, context.machine, config.test.k_test, run.stop_if_asked)
     mark = evaluation_mark(config)
-    mark.clear()
-    (directory / MSM / "results.json").unlink(
-        missing_ok=True
-    )  # not beside the plain results of another model
-    _write(directory / "results.json", config, content, split, evaluation, "plain")
-    _draw(context, split, evaluation, directory)
-    print(table(evaluation))
+    if distributed.is_main():
+        mark.clear()
+        # Not beside the plain results of another model.
+        (directory / MSM / "results.json").unlink(missing_ok=True)
+        _write(directory / "results.json", config, content, split, evaluation, "plain")
+        _draw(context, split, evaluation, directory)
+        print(table(evaluation))
     if "fixed" in METHODS[content["method"]].caption_kinds and config.test.msm_weight:
-        style = style_texts(context, dataset, config.test.split)
-        evaluation = evaluate_split(
-            model, split, config, context.machine, config.test.k_test, run.stop_if_asked, style
-        )
-        _write(directory / MSM / "results.json", config, content, split, evaluation, MSM)
-        print(
-            f"\nMSM protocol, weight {style.weight}: gallery captioned, queries rewritten\n{table(evaluation)}"
-        )
-    print(f"Results, per-query lists and pictures: {directory}/")
+        _evaluate_msm(context, run, model, content, dataset, split)
+    if distributed.is_main():
+        print(f"Results, per-query lists and pictures: {directory}/")
     if context.arguments.checkpoint is None:
         mark.set()
     distributed.barrier()
+
+
+def _evaluate_msm(
+    context: Context, run: Run, model: nn.Module, content: dict, dataset: PedesDataset, split: Split
+) -> None:
+    """The MSM protocol: the main process asks for its texts, all evaluate."""
+    config, machine = context.config, context.machine
+    style = style_texts(context, dataset, config.test.split) if distributed.is_main() else None
+    (style, *_) = machine.processes.gather(style)
+    evaluation = evaluate_split(model, split, config, machine, config.test.k_test, run.stop_if_asked, style)
+    if distributed.is_main():
+        _write(config.run_directory / MSM / "results.json", config, content, split, evaluation, MSM)
+        print(
+            f"\nMSM protocol, weight {style.weight}: gallery captioned, queries rewritten\n{table(evaluation)}"
+        )
 
 
 def _write(

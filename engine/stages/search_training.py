@@ -163,33 +163,38 @@ class SearchTraining:
         )
 
     def _labels(self, number: int) -> PseudoLabels:
-        """The round's pseudo labels: made by the main process, kept on disk, read by all."""
+        """The round's pseudo labels: made by all processes, written by the main one, read by all."""
         path = self.directory / "labels" / f"round-{number}.npz"
-        if distributed.is_main() and not path.exists():
-            model = self.new_model()
-            if number > 0:
-                model.load_state_dict(checkpoints.load(self.best)["model"], strict=False)
-            LOGGER.info("Round %d: labelling %d images.", number, len(self.feed))
-            eps = PseudoLabels.load(path.with_name("round-0.npz")).eps if number else None
-            labels = pseudo_labels(
-                model,
-                self.feed,
-                self.material.cluster_texts,
-                self.config,
-                self.machine,
-                eps,
-                progress=self.run.stop_if_asked,
-                figure=path.with_suffix(".png"),
-            )
-            content = report(labels, self.report_identities)
-            log_report(number, content)
-            self.run.forget_metrics(
-                event="clusters", round=number
-            )  # a kill may come before the labels are saved
-            self.run.record("clusters", round=number, total_step=self.steps_done, **content)
-            labels.save(path)
+        missing = distributed.is_main() and not path.exists()
+        if distributed.any_rank(missing, self.machine.device):
+            self._label(number, path)
         distributed.barrier()
         return PseudoLabels.load(path)
+
+    def _label(self, number: int, path: Path) -> None:
+        """Make the round's pseudo labels, write them and report on them."""
+        model = self.new_model()
+        if number > 0:
+            model.load_state_dict(checkpoints.load(self.best)["model"], strict=False)
+        LOGGER.info("Round %d: labelling %d images.", number, len(self.feed))
+        eps = PseudoLabels.load(path.with_name("round-0.npz")).eps if number else None
+        labels = pseudo_labels(
+            model,
+            self.feed,
+            self.material.cluster_texts,
+            self.config,
+            self.machine,
+            eps,
+            progress=self.run.stop_if_asked,
+            figure=path.with_suffix(".png"),
+        )
+        if labels is None:
+            return
+        content = report(labels, self.report_identities)
+        log_report(number, content)
+        self.run.forget_metrics(event="clusters", round=number)  # a kill may come before the labels are saved
+        self.run.record("clusters", round=number, total_step=self.steps_done, **content)
+        labels.save(path)
 
     def _train(self, place: Place, labels: np.ndarray, schedule: Schedule) -> tuple[Method, int]:
         """Train a fresh model on labels (N,), -1 left out; returns it and the number of steps."""
@@ -214,9 +219,9 @@ class SearchTraining:
         )
 
         def on_epoch(epoch: int, losses: dict[str, float], seconds: float) -> None:
+            last = epoch + 1 == schedule.max_epoch
+            val = self._evaluate(model, epoch, last)
             if distributed.is_main():
-                last = epoch + 1 == schedule.max_epoch
-                val = self._evaluate(model, epoch, last)
                 self._keep(model, place, epoch, val, last)
                 step = place.steps_before + (epoch + 1) * batches.steps
                 self._record_epoch(place, epoch, schedule.max_epoch, step, losses, val, seconds)
