@@ -92,9 +92,10 @@ def stop() -> None:
 
 
 def lost_another(error: RuntimeError) -> bool:
-    """Whether this is gloo's or NCCL's complaint that another process has gone."""
+    """Whether this is gloo's, NCCL's or the store's complaint that another process has gone."""
     words = ("Connection closed by peer", "Connection reset by peer", "remote process exited", "Broken pipe")
-    return dist.is_available() and dist.is_initialized() and any(word in str(error) for word in words)
+    said = isinstance(error, dist.DistNetworkError) or any(word in str(error) for word in words)
+    return dist.is_initialized() and said
 
 
 def process_count() -> int:
