@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,8 @@ from data.errors import UserError
 from engine import labels as labels_module
 from engine.feeds import ImageFeed
 from engine.labels import PseudoLabels, log_report, pseudo_labels, report
+from retrieval.division import ALONE
+from tests.in_threads import together
 
 
 class Colours(nn.Module):
@@ -48,12 +52,15 @@ def label(crops, tokenizer, config, machine):
     feed = ImageFeed(crops, (32, 16), None)
     captions = ["a man in a shirt"] * len(crops)
 
-    def call(first_eps=None, correction: bool = False, figure=None, model=None, **settings) -> PseudoLabels:
+    def call(
+        first_eps=None, correction: bool = False, figure=None, model=None, processes=ALONE, **settings
+    ) -> PseudoLabels | None:
         config.correction.enabled = correction
         for name, value in {"min_samples": 2, "k1": 6, "k2": 3, "ratio": 0.4, **settings}.items():
             setattr(config.cluster, name, value)
         model = model or Colours(tokenizer)
-        return pseudo_labels(model, feed, captions, config, machine, first_eps, figure=figure)
+        members = replace(machine, processes=processes)
+        return pseudo_labels(model, feed, captions, config, members, first_eps, figure=figure)
 
     return call
 
@@ -132,6 +139,25 @@ def test_every_image_and_every_caption_is_encoded_once(label, tokenizer, correct
     model = Colours(tokenizer)
     label(correction=correction, model=model)
     assert (model.images, model.texts) == (12, 12)
+
+
+@pytest.mark.parametrize("correction", [True, False])
+@pytest.mark.parametrize(("size", "batch"), [(2, 3), (2, 5), (3, 5), (3, 12)])
+def test_processes_share_the_images_and_the_first_has_the_labels(
+    label, tokenizer, config, size, batch, correction
+):
+    config.test.batch_size = batch
+    models = [Colours(tokenizer) for _ in range(size)]
+    whole = label(correction=correction)
+    first, *others = together(
+        size,
+        lambda member: label(correction=correction, model=models[member.rank], processes=member),
+    )
+    assert others == [None] * (size - 1)
+    assert (first.before.tolist(), first.after.tolist()) == (whole.before.tolist(), whole.after.tolist())
+    assert first.eps == whole.eps
+    assert sum(model.images for model in models) == sum(model.texts for model in models) == 12
+    assert max(model.images for model in models) <= batch * -(-12 // (batch * size))
 
 
 def test_all_noise_is_one_sentence_with_the_remedy(label, config):
