@@ -26,6 +26,7 @@ CALLS = {
     "caption_generation": f"{TINY} --images 1 --max-length 12",
     "image_pipeline": "--repetitions 1 --images 50 --sources 128x64",
     "evaluation_memory": "--size tiny --images 40 --k-test 4",
+    "divided_work": "--repetitions 1 --images 70 --gallery 9 --queries 10 --k-test 4",
 }
 
 
@@ -52,7 +53,7 @@ def test_a_comparison_writes_its_table(name, tmp_path, monkeypatch):
     assert all(float(row["seconds"]) >= 0 for row in rows)
     if name != "evaluation_memory":
         assert float(rows[-1]["ratio"]) > 0
-        assert rows[-1]["version"] == "ours"
+        assert rows[-1]["version"] == ("divided" if name == "divided_work" else "ours")
 
 
 @pytest.mark.integration
