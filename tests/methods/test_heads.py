@@ -12,7 +12,14 @@ from models.heads import Head
 
 LABELS = [0, 0, 1, 2, 1, 3]
 # Last layers by the names that methods and checkpoints give them.
-LAST = ("vision_proj", "text_proj", "itm_head", "itm_local_head", "classifier", "fusion.projection")
+HEADS = ("vision_proj", "text_proj", "itm_head")
+LAST = (*HEADS, "itm_local_head", "classifier", "fusion.projection", "global_projection", "part_projection")
+LAST += tuple(f"classifiers.{level}" for level in range(3))
+
+
+def heads_of(model: nn.Module) -> list[str]:
+    """The layers that a BLIP model's features and logits come out of; another backbone has others."""
+    return [name for name in HEADS if hasattr(model, name)]
 
 
 def bf16() -> torch.autocast:
@@ -37,20 +44,20 @@ def test_features_and_logits_of_the_verbs_are_float32(method, words):
     model = example.model(method, words).eval()
     batch = example.batch(model, LABELS)
     inputs: dict[str, torch.Tensor] = {}
-    for name in ("vision_proj", "text_proj", "itm_head"):
+    for name in heads_of(model):
         head = getattr(model, name)
         head.register_forward_hook(lambda _, given, __, name=name: inputs.update({name: given[0]}))
     with torch.no_grad(), bf16():
         image_tokens, image_features = model.encode_images(batch.images)
         text_tokens, text_features = model.encode_texts(batch.texts)
-        logits = model.match(batch.texts, image_tokens)
+        logits = model.match(batch.texts, image_tokens) if model.has_matching else torch.zeros(0)
         rows = model.cluster_features(
             image_tokens, image_features, text_tokens, text_features, batch.texts.mask
         )
-    found = {"vision_proj": image_features, "text_proj": text_features, "itm_head": logits}
-    for name, values in found.items():
-        head = getattr(model, name)
-        assert values.dtype == torch.float32, name
+    found = dict(zip(HEADS, (image_features, text_features, logits), strict=True))
+    assert {values.dtype for values in found.values()} == {torch.float32}
+    for name in heads_of(model):
+        head, values = getattr(model, name), found[name]
         torch.testing.assert_close(values, F.linear(inputs[name].float(), head.weight, head.bias))
     assert rows.dtype == torch.float32
 
@@ -60,9 +67,9 @@ def test_every_last_layer_of_a_training_step_is_float32(method, words):
     model = example.model(method, words)
     seen: dict[str, torch.dtype] = {}
     for name, part in model.named_modules():
-        if isinstance(part, nn.Linear) and name in LAST:
+        if name in LAST:
             part.register_forward_hook(lambda _, __, found, name=name: seen.update({name: found.dtype}))
     with bf16():
         model.losses(example.batch(model, LABELS))
-    assert {"vision_proj", "text_proj", "itm_head"} <= seen.keys()
+    assert seen.keys() >= (set(heads_of(model)) or {"global_projection", "part_projection", "classifiers.2"})
     assert set(seen.values()) == {torch.float32}, seen

@@ -14,7 +14,10 @@ SLOPE = 0.25  # of every LeakyReLU in SSAN
 
 
 class PartLinear(nn.Module):
-    """One linear map for each of K parts: weight (K, outputs, inputs), bias (K, outputs) or None; computed at once."""
+    """One linear map for each of K parts: weight (K, outputs, inputs), bias (K, outputs) or None; computed at once.
+
+    In float32 whatever autocast does: what leaves it is compared, or says who somebody is.
+    """
 
     def __init__(self, parts: int, inputs: int, outputs: int, bias: bool = False) -> None:
         super().__init__()
@@ -25,8 +28,10 @@ class PartLinear(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         """(B, K, inputs) to (B, K, outputs)."""
-        mapped = torch.bmm(values.transpose(0, 1), self.weight.transpose(1, 2)).transpose(0, 1)
-        return mapped if self.bias is None else mapped + self.bias
+        with no_autocast(values):
+            values = widen(values).transpose(0, 1)
+            mapped = torch.bmm(values, self.weight.transpose(1, 2)).transpose(0, 1)
+            return mapped if self.bias is None else mapped + self.bias
 
 
 @dataclass(frozen=True)
