@@ -17,9 +17,10 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, log_softmax, normalize, pad
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -148,26 +149,25 @@ def plain_ndf(image: Tensor, text: Tensor, labels: Tensor) -> Tensor:
     return (both[0] + both[1]) / 2
 
 
-def make_trainer(
-    model: PSPD, directory: Path, device: str, precision: torch.dtype, compiled: bool
-) -> Trainer:
+def make_trainer(task: nn.Module, groups: list[dict[str, Any]], directory: Path, machine: Machine) -> Trainer:
     """The training loop's own object, of which the benchmark takes the step."""
     return Trainer(
-        RetrievalTask(model),
-        model.parameter_groups(1e-5, 0.05),
+        task,
+        groups,
         SimpleNamespace(steps=1 << 30),
         Schedule(1e-5, max_epoch=2),
         Place("benchmark"),
         Run(directory),
-        Machine(torch.device(device), World(), precision, compiled),
+        machine,
         directory / "last.pth",
         seed=0,
         on_epoch=lambda *_: None,
     )
 
 
-def stepper(trainer: Trainer, batch: Batch) -> Callable[[], None]:
+def stepper(model: PSPD, batch: Batch, directory: Path, machine: Machine) -> Callable[[], None]:
     """One step of the loop on this batch."""
+    trainer = make_trainer(RetrievalTask(model), model.parameter_groups(1e-5, 0.05), directory, machine)
     trainer.task.train()
     return lambda: trainer._step(batch, 0, 0)
 
@@ -202,7 +202,7 @@ def compare(options: argparse.Namespace, size: str) -> list[dict[str, object]]:
         model = make_model(size, 0.1)  # one for both: two with their optimisers would not fit everywhere
         batch = make_batch(model, batch_size, "cpu")
         plain = PlainStep(model, batch, 0.1)
-        ours = stepper(make_trainer(model, Path(directory), "cpu", torch.float32, False), batch)
+        ours = stepper(model, batch, Path(directory), Machine(torch.device("cpu"), World(), torch.float32))
         if options.profile:
             for name, action in (("plain", plain), ("ours", ours)):
                 action()
@@ -235,8 +235,8 @@ def gpu_row(options: argparse.Namespace, batch_size: int, compiled: bool) -> dic
     with tempfile.TemporaryDirectory() as directory:
         model = make_model(options.size, 0.1).to("cuda")
         batch = make_batch(model, batch_size, "cuda")
-        trainer = make_trainer(model, Path(directory), "cuda", torch.bfloat16, compiled)
-        step = stepper(trainer, batch)
+        machine = Machine(torch.device("cuda"), World(), torch.bfloat16, compiled)
+        step = stepper(model, batch, Path(directory), machine)
         if options.profile:
             step()
             print(f"\nbatch {batch_size}, compiled {compiled}\n\n{profile_of(step)}")
