@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from losses.compound_ranking import compound_ranking_loss
 from losses.part_identity import part_identity_loss
+from losses.precision import no_autocast
 from models.backbones.resnet_lstm.parts import PartLinear, Parts
 from models.backbones.resnet_lstm.retrieval import ResNetLstm
 from models.batch import Batch, TrainingCaption
@@ -96,17 +97,12 @@ class SSAN(Method, ResNetLstm):
         levels = zip(LEVELS.items(), image.levels, text.levels, (companion or text).levels, strict=True)
         for number, ((name, weight), *features) in enumerate(levels):
             seen, said, said_of_another = (gather(level) for level in features)
-            losses[f"ranking_{name}"] = weight * compound_ranking_loss(
-                seen @ said.T,
-                seen @ said_of_another.T,
-                found,
-                labels,
-                seeds,
-                batch.epoch,
-                number,
-                self.margin,
-                self.companion_weight,
+            with no_autocast(seen):  # in half precision most negatives would tie with their positive
+                similarities = seen @ said.T, seen @ said_of_another.T
+            loss = compound_ranking_loss(
+                *similarities, found, labels, seeds, batch.epoch, number, self.margin, self.companion_weight
             )
+            losses[f"ranking_{name}"] = weight * loss
         return losses
 
     def learning_rate_factor(self, parameter_name: str) -> float:
