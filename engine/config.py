@@ -190,6 +190,8 @@ class TrainConfig(Section):
     random_erasing: Fraction = 0.5
     crop_padding: Count = 10  # pixels
     word_dropout: Fraction = 0.0  # of a caption's words, for features; matching reads all
+    # What a pair counts whose caption may be wrong, told by its losses before each epoch (docs/training.md)
+    pair_weights: Literal["none", "mixture", "consensus"] = "none"
     log_every: Positive = 10  # steps
     save_minutes: Annotated[float, Field(gt=0)] = 10.0
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -121,6 +122,9 @@ class PairBatches:
         words: the probability with which a word is left out of a caption that features are learnt from.
         companions: whether each sample comes with a caption of another image of its label.
         images_per_identity: K of P x K batches (``engine.identity_batches``); None: pairs in a random order.
+
+    Attributes:
+        weights: (P,) float32, what each pair counts in the batches that are made from now on; None: all 1.
     """
 
     def __init__(
@@ -144,6 +148,7 @@ class PairBatches:
         self.pinned = device.type == "cuda"
         self.buffers = Buffers(pinned=True) if self.pinned else feed.buffers
         self.companions = Companions(pairs.images, pairs.labels) if companions else None
+        self.weights: np.ndarray | None = None
         whole, together = min(batch_size, len(pairs)), math.lcm(world.size, images_per_identity or 1)
         self.batch_size = whole - whole % together
         if self.batch_size == 0:
@@ -162,13 +167,26 @@ class PairBatches:
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from ``start_step`` on; the next one is prepared while one is used."""
         order = self._order(seed_of(self.seed, self.name, "order", epoch))
+        yield from self._ahead(lambda step: self._batch(order, epoch, step), range(start_step, self.steps))
+
+    def plain(self, pieces: Sequence[np.ndarray]) -> Iterator[Batch]:
+        """A batch of the pairs (B,) of each piece, as at evaluation: images as they are, whole captions."""
+        return self._ahead(self._plain, pieces)
+
+    def _ahead(self, make: Callable[[Any], Batch], orders: Sequence[Any]) -> Iterator[Batch]:
+        """Batches on the device, one for each order; the next one is made while one is used."""
         with ThreadPoolExecutor(max_workers=1) as pool:
             pending = None
-            for step in range(start_step, self.steps + 1):
-                upcoming = pool.submit(self._batch, order, epoch, step) if step < self.steps else None
+            for place in range(len(orders) + 1):
+                upcoming = pool.submit(self._ready, make, orders[place]) if place < len(orders) else None
                 if pending is not None:
                     yield pending.result().to(self.device, non_blocking=True)
                 pending = upcoming
+
+    def _ready(self, make: Callable[[Any], Batch], order: Any) -> Batch:
+        """A batch in memory that can go to the device while the host goes on."""
+        batch = make(order)
+        return batch.pin_memory() if self.pinned else batch
 
     def _order(self, seed: int) -> np.ndarray:
         """The sample numbers of an epoch; number s is a showing of pair s % P, and has randomness of its own."""
@@ -194,8 +212,23 @@ class PairBatches:
         texts = self.pairs.texts[torch.from_numpy(chosen)].trim()
         shortened = self._shortened(texts, epoch, samples)
         companions = self._companions(epoch, samples)
-        batch = Batch(images, texts, labels, torch.from_numpy(seeds), shortened, *companions, epoch=epoch)
-        return batch.pin_memory() if self.pinned else batch
+        weights = None if self.weights is None else torch.from_numpy(self.weights[chosen])
+        return Batch(
+            images,
+            texts,
+            labels,
+            torch.from_numpy(seeds),
+            shortened,
+            *companions,
+            epoch=epoch,
+            weights=weights,
+        )
+
+    def _plain(self, chosen: np.ndarray) -> Batch:
+        pixels = self.feed.pixels(self.pairs.images[chosen])
+        images = normalise(pixels, self.buffers, statistics=self.feed.statistics)
+        labels = torch.from_numpy(self.pairs.labels[chosen].astype(np.int64))
+        return Batch(images, self.pairs.texts[torch.from_numpy(chosen)].trim(), labels)
 
     def _companions(self, epoch: int, samples: np.ndarray) -> tuple[TextBatch | None, Tensor | None]:
         """This epoch's captions of other images of the samples' labels, and where there are any."""

@@ -66,6 +66,8 @@ class Trainer:
         groups: of parameters, each with its "lr" at the start and its "weight_decay".
         betas, eps: AdamW's.
         on_epoch: called on every process after each epoch with (epoch, mean losses, seconds), before saving.
+        before_epoch: called on every process before each epoch with (epoch, step), with step 0 unless it is resumed inside
+            of the epoch; called again for an epoch after a kill, it has to do the same again.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class Trainer:
         *,
         seed: int,
         on_epoch: Callable[[int, dict[str, float], float], None],
+        before_epoch: Callable[[int, int], None] | None = None,
         log_every: int = 10,
         save_minutes: float = 10.0,
         betas: tuple[float, float] = (0.9, 0.999),
@@ -88,7 +91,8 @@ class Trainer:
     ) -> None:
         self.task, self.batches, self.schedule, self.place = task, batches, schedule, place
         self.run, self.machine, self.state_path, self.seed = run, machine, state_path, seed
-        self.on_epoch, self.log_every, self.save_seconds = on_epoch, log_every, save_minutes * 60
+        self.on_epoch, self.before_epoch = on_epoch, before_epoch
+        self.log_every, self.save_seconds = log_every, save_minutes * 60
         for group in groups:  # a group's rate stays in proportion to the schedule's
             group["scale"] = group["lr"] / schedule.init_lr
         self.optimizer = torch.optim.AdamW(groups, betas=betas, eps=eps, fused=True)
@@ -124,6 +128,8 @@ class Trainer:
         epoch, step = self._resume()
         while epoch < self.schedule.max_epoch:
             started = time.monotonic()
+            if self.before_epoch is not None:
+                self.before_epoch(epoch, step)
             self._train_epoch(epoch, step)
             means = self._means()
             if step < self.batches.steps:

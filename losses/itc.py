@@ -98,11 +98,23 @@ def r_itc_loss(
     return _mean(_both_directions(divergence, similarity, targets, targets_t2i), weights)
 
 
-def feature_itc_losses(image_features: Tensor, text_features: Tensor, labels: Tensor, scale: float) -> Tensor:
-    """(B,) `n_itc_losses` of features (B, F), normalised here, times `scale`, against the labels (B,) alone."""
+def pair_divergences(image_features: Tensor, text_features: Tensor, labels: Tensor, scale: float) -> Tensor:
+    """How badly each pair of a batch fits its labels: 1/2 [KL(q_i || P_i) + the same on Sᵀ], S = scale · cosine.
+
+    That is `n_itc_losses` less the entropy of q, so that a perfect fit is 0 however many pairs share a label.
+
+    Args:
+        image_features, text_features: (B, F), normalised here.
+        labels: (B,) integer identities or pseudo labels.
+        scale: inverse temperature of the similarities.
+
+    Returns:
+        (B,) in float32 (float64 for float64 features).
+    """
     with no_autocast(image_features):
         image, text = (normalize(widen(features), dim=1) for features in (image_features, text_features))
-        return n_itc_losses(scale * image @ text.T, label_targets(labels))
+        entropy = (labels[:, None] == labels[None, :]).sum(dim=1).to(image.dtype).log()
+        return n_itc_losses(scale * image @ text.T, label_targets(labels)) - entropy
 
 
 def _cross_entropy(similarity: Tensor, targets: Tensor) -> Tensor:

@@ -44,7 +44,7 @@ def itm_loss(
     Args:
         logits: (P, 2) of P image-text pairs; index 1 is "match".
         targets: (P,) 1 for a matching pair, 0 for a negative.
-        weights: (P,) 0 for a pair that does not exist (a sample without any negative), else 1. None: all exist.
+        weights: (P,) 0 for a pair that does not exist (a sample without any negative), else what it counts. None: all 1.
         total: what the sum is divided by. None: the sum of the weights. A process that holds a share of the pairs gives
             the mean count per process here, so that the mean of the processes' losses is the mean over all pairs.
 

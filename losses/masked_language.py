@@ -28,7 +28,11 @@ def hidden_units(units: Tensor, seeds: Tensor, probability: float) -> Tensor:
 
 
 def masked_language_loss(
-    logits: Tensor, targets: Tensor, hidden: Tensor, total: Tensor | None = None
+    logits: Tensor,
+    targets: Tensor,
+    hidden: Tensor,
+    total: Tensor | None = None,
+    weights: Tensor | None = None,
 ) -> Tensor:
     """Cross-entropy of the true token at every hidden position, averaged over the hidden positions.
 
@@ -38,6 +42,7 @@ def masked_language_loss(
         hidden: (B, L) bool, the positions that were masked.
         total: what the sum is divided by; None: the number of hidden positions. A process that holds a share of the
             captions gives the mean count per process here.
+        weights: (B,) by which each caption's part of the sum is multiplied. None: all 1.
 
     Returns:
         The loss, a scalar in float32 (float64 for float64 logits); 0 if nothing was hidden.
@@ -53,6 +58,11 @@ def masked_language_loss(
     # The index -100 leaves a position out without a shape that depends on the data, which would stall the device.
     kept = torch.where(hidden, targets, -100).flatten()
     with no_autocast(logits):
-        summed = cross_entropy(widen(logits).flatten(0, 1), kept, ignore_index=-100, reduction="sum")
+        wide = widen(logits).flatten(0, 1)
+        if weights is None:
+            summed = cross_entropy(wide, kept, ignore_index=-100, reduction="sum")
+        else:
+            losses = cross_entropy(wide, kept, ignore_index=-100, reduction="none")
+            summed = (losses.view(targets.shape) * weights[:, None]).sum()
         count = hidden.sum() if total is None else total
         return summed / count.to(summed.dtype).clamp(min=torch.finfo(summed.dtype).tiny)

@@ -10,7 +10,12 @@ from losses.precision import no_autocast, widen
 
 
 def ndf_loss(
-    image_features: Tensor, text_features: Tensor, labels: Tensor, scale: float = 50.0, eps: float = 1e-8
+    image_features: Tensor,
+    text_features: Tensor,
+    labels: Tensor,
+    scale: float = 50.0,
+    eps: float = 1e-8,
+    weights: Tensor | None = None,
 ) -> Tensor:
     """Normalised distribution fitting: the similarity distribution against the label distribution, both ways.
 
@@ -27,6 +32,8 @@ def ndf_loss(
         labels: (B,) integer identities or pseudo labels.
         scale: inverse temperature of the similarities.
         eps: keeps log(q) finite where two samples differ in label.
+        weights: (B,) of the pairs: what row i of S and of Sᵀ adds to the means is multiplied by weights[i]. As a column,
+            that others are compared with, a pair counts whatever its weight. None: all 1.
 
     Returns:
         The loss, a scalar in float32 (float64 for float64 features).
@@ -46,14 +53,17 @@ def ndf_loss(
         same = labels[:, None] == labels[None, :]
         target = same.to(similarity.dtype) / same.sum(dim=1, keepdim=True)
         log_target = torch.log(target + eps)
-        forward = _one_direction(similarity, target, log_target)
+        forward = _one_direction(similarity, target, log_target, weights)
         # `same` is symmetric and rows of one label have one count, so q serves both directions.
-        backward = _one_direction(similarity.T, target, log_target)
+        backward = _one_direction(similarity.T, target, log_target, weights)
         return (forward + backward) / 2
 
 
-def _one_direction(similarity: Tensor, target: Tensor, log_target: Tensor) -> Tensor:
+def _one_direction(similarity: Tensor, target: Tensor, log_target: Tensor, weights: Tensor | None) -> Tensor:
     log_fitted = log_softmax(similarity, dim=1)
     fitted = log_fitted.exp()
     divergence = (fitted - target) * (log_fitted - log_target)  # both divergences, term by term
-    return divergence.mean() - (target * log_fitted).sum(dim=1).mean()
+    likelihood = (target * log_fitted).sum(dim=1)
+    if weights is not None:
+        divergence, likelihood = divergence * weights[:, None], likelihood * weights
+    return divergence.mean() - likelihood.mean()

@@ -34,6 +34,7 @@ class Batch:
         companions: for each sample a caption, whole, of another image with the same label; None: nobody asked for them.
         companion_found: (B,) bool, False where the label has one image only: the caption itself stands in `companions`.
         epoch: of the training that the batch belongs to, from 0.
+        weights: (B,) float32, how much each pair counts, 0..1; None: all 1.
     """
 
     images: Tensor
@@ -44,6 +45,7 @@ class Batch:
     companions: TextBatch | None = None
     companion_found: Tensor | None = None
     epoch: int = 0
+    weights: Tensor | None = None
 
     @property
     def feature_texts(self) -> TextBatch:

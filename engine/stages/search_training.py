@@ -24,6 +24,7 @@ from engine.feeds import ImageFeed, PairBatches
 from engine.labels import PseudoLabels, log_report, pseudo_labels, report
 from engine.loop import Place, Schedule, Trainer
 from engine.material import compact, generated_material, report_identities, supervised_material
+from engine.pair_weights import PairWeights
 from engine.run import LOGGER, Run
 from engine.sources import open_dataset, open_tokenizer
 from engine.stage import Context, Mark
@@ -238,6 +239,7 @@ class SearchTraining:
             self.states / "last.pth",
             seed=self.config.seed,
             on_epoch=on_epoch,
+            before_epoch=self._pair_weights(model, batches, place),
             log_every=settings.log_every,
             save_minutes=settings.save_minutes,
             betas=settings.betas,
@@ -245,6 +247,12 @@ class SearchTraining:
         )
         trainer.fit()
         return model, batches.steps * schedule.max_epoch
+
+    def _pair_weights(self, model: Method, batches: PairBatches, place: Place) -> PairWeights | None:
+        kind, path = self.config.train.pair_weights, self.states / "pair_weights.pth"
+        return (
+            None if kind == "none" else PairWeights(model, batches, kind, path, place, self.run, self.machine)
+        )
 
     def _evaluate(self, model: Method, epoch: int, last: bool) -> dict[str, Any] | None:
         """Metrics on val, where there is one and it is this epoch's turn."""

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from losses.itc import pair_divergences
 from models.batch import Batch, TrainingCaption
 from models.texts import TextBatch, TextTokenizer
 from models.world import World
@@ -74,7 +75,22 @@ class Method(nn.Module, ABC):
 
     @abstractmethod
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Named, weighted scalars; the loop sums them. Their mean over processes is the global batch's loss."""
+        """Named, weighted scalars; the loop sums them. Their mean over processes is the global batch's loss.
+
+        Where the batch has weights, what is learnt from a pair counts as much as its weight says.
+        """
+
+    def pair_losses(self, batch: Batch) -> Tensor:
+        """How badly each pair of a batch fits, by which `train.pair_weights` tells wrong pairs from right ones.
+
+        The batch is whole, in this process, and the model in evaluation mode; nothing is gathered.
+
+        Returns:
+            (B,), or (k, B) by k opinions that err differently. Here: by the features, at NDF's temperature.
+        """
+        _, image_features = self.encode_images(batch.images)
+        _, text_features = self.encode_texts(batch.texts)
+        return pair_divergences(image_features, text_features, batch.labels, scale=50.0)
 
     def warm_up_losses(self, batch: Batch, matching: bool) -> dict[str, Tensor]:
         """The losses of a warm-up, where every image is its own class; all of them unless a method says otherwise.

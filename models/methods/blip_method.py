@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad
+from torch.nn.functional import cross_entropy, pad
 
+from losses.itc import pair_divergences
 from losses.itm import hard_negatives, itm_loss
 from losses.local import local_loss, masked_token_mean
 from losses.ndf import ndf_loss
@@ -30,6 +31,7 @@ class Encoded:
     all_image_features: Tensor  # (B, F)
     all_text_features: Tensor  # (B, F)
     all_labels: Tensor  # (B,)
+    all_weights: Tensor | None  # (B,)
 
 
 @dataclass
@@ -40,7 +42,7 @@ class MatchingPairs:
     image_tokens: Tensor  # (M, N, D), each image once
     image_index: Tensor  # (P,) which of them a pair looks at
     targets: Tensor  # (P,) 1 for a match
-    weights: Tensor  # (P,) 0 where a sample has no negative
+    weights: Tensor  # (P,) what a decision counts; 0 where a sample has no negative
     total: Tensor  # how many pairs there are in the global batch, divided by the number of processes
 
 
@@ -59,13 +61,35 @@ class BlipMethod(Method, BlipRetrieval):
         both = self.world.all_gather(torch.cat([image_features, text_features], dim=1))
         all_image, all_text = both.chunk(2, dim=1)
         all_labels = self.world.all_gather(batch.labels)
+        all_weights = None if batch.weights is None else self.world.all_gather(batch.weights)
         return Encoded(
-            image_tokens, image_features, text_tokens, text_features, all_image, all_text, all_labels
+            image_tokens,
+            image_features,
+            text_tokens,
+            text_features,
+            all_image,
+            all_text,
+            all_labels,
+            all_weights,
         )
 
     def global_loss(self, encoded: Encoded) -> Tensor:
         """NDF over the global batch: the same number in every process."""
-        return ndf_loss(encoded.all_image_features, encoded.all_text_features, encoded.all_labels)
+        return ndf_loss(
+            encoded.all_image_features,
+            encoded.all_text_features,
+            encoded.all_labels,
+            weights=encoded.all_weights,
+        )
+
+    def pair_losses(self, batch: Batch) -> Tensor:
+        """(2, B): by the features, and by the match head, which reads image and text together."""
+        image_tokens, image_features = self.encode_images(batch.images)
+        _, text_features = self.encode_texts(batch.texts)
+        by_features = pair_divergences(image_features, text_features, batch.labels, scale=50.0)
+        logits = self.match(batch.texts, image_tokens)
+        by_matching = cross_entropy(logits.float(), torch.ones_like(batch.labels), reduction="none")
+        return torch.stack([by_features, by_matching])
 
     def warm_up_losses(self, batch: Batch, matching: bool) -> dict[str, Tensor]:
         """The global loss, and with `matching` ITM against other images of the batch, whichever they are.
@@ -109,7 +133,11 @@ class BlipMethod(Method, BlipRetrieval):
         )
 
     def matching_pairs(self, batch: Batch, encoded: Encoded) -> MatchingPairs:
-        """The positives, each text with its hardest image, each image with its hardest text, of any process."""
+        """The positives, each text with its hardest image, each image with its hardest text, of any process.
+
+        A decision weighs what the pair of its text does: a caption that is wrong about its own image may be right about
+        the image that it is most similar to, so that neither answer is known.
+        """
         world, size, own = self.world, len(batch), self._own_rows(batch)
         similarity = _similarity(encoded.all_text_features, encoded.all_image_features)
         labels = encoded.all_labels
@@ -120,12 +148,15 @@ class BlipMethod(Method, BlipRetrieval):
         texts = TextBatch.cat([batch.texts, batch.texts, all_texts[hard_text[own]]])
         images, own_image, negative_image = _pool_images(encoded.image_tokens, own, hard_image[own], world)
         positive, negative = torch.ones_like(own), torch.zeros_like(own)
+        weights = torch.cat([positive, image_found[own], text_found[own]])
+        if encoded.all_weights is not None:
+            weights = weights * encoded.all_weights[torch.cat([own, own, hard_text[own]])]
         return MatchingPairs(
             texts=texts,
             image_tokens=images,
             image_index=torch.cat([own_image, negative_image, own_image]),
             targets=torch.cat([positive, negative, negative]),
-            weights=torch.cat([positive, image_found[own], text_found[own]]),
+            weights=weights,
             total=size + (image_found.sum() + text_found.sum()) / world.size,
         )
 

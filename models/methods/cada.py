@@ -94,7 +94,8 @@ class CADA(BlipMethod):
         ids[:, 0] = self.tokenizer.dec_id
         states = self.text_decoder.bert(ids, None if texts.full else texts.mask, image_tokens)
         total = self.world.all_gather(hidden.sum()[None]).sum() / self.world.size
-        return masked_language_loss(self.text_decoder.word_logits(states), texts.ids, hidden, total)
+        logits = self.text_decoder.word_logits(states)
+        return masked_language_loss(logits, texts.ids, hidden, total, batch.weights)
 
 
 def _halves(mask: Tensor) -> list[Tensor]:

@@ -47,7 +47,12 @@ class TSN(BlipMethod):
         encoded = self.encode(batch)
         pairs = self.matching_pairs(batch, encoded)
         fused = self.fuse(encoded.image_tokens, encoded.text_tokens, batch.feature_texts.mask)
-        identity = identity_loss(self.classifier(fused), self.classifier(encoded.text_features), batch.labels)
+        identity = identity_loss(
+            self.classifier(fused),
+            self.classifier(encoded.text_features),
+            batch.labels,
+            weights=batch.weights,
+        )
         return {
             "ndf": self.global_loss(encoded),
             "itm": self.matching_loss(pairs, self.match_pairs(pairs)),

@@ -51,3 +51,14 @@ def test_logits_of_different_shapes():
     fused, text, labels = example()
     with pytest.raises(ValueError, match="one shape"):
         identity_loss(fused, text[:, :3], labels)
+
+
+def test_weights_multiply_what_a_sample_adds():
+    fused, text, labels = example()
+    weights = torch.tensor([1.0, 0.0, 0.5, 0.25, 1.0], dtype=torch.float64)
+    single = [
+        identity_loss(fused[i : i + 1], text[i : i + 1], labels[i : i + 1]).item() * weights[i].item() / 5
+        for i in range(5)
+    ]
+    loss = identity_loss(fused, text, labels, weights=weights)
+    assert loss.item() == pytest.approx(sum(single), rel=1e-12)

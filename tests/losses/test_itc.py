@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from losses.itc import feature_itc_losses, label_targets, n_itc_loss, n_itc_losses, r_itc_loss, soft_targets
+from losses.itc import label_targets, n_itc_loss, n_itc_losses, pair_divergences, r_itc_loss, soft_targets
 
 LABELS = ([0, 1, 2, 3, 4], [0, 0, 1, 1, 2], [7, 7, 7, 7, 7], [-1, 5, 5, -1, 900000])
 
@@ -154,20 +154,27 @@ def test_half_precision_is_computed_in_float32(loss):
     assert found.item() == pytest.approx(loss(half.double(), forth, targets_t2i=back).item(), rel=1e-5)
 
 
-def test_losses_of_features_are_those_of_their_scaled_cosines():
+def test_divergences_of_features_are_those_of_their_scaled_cosines():
     generator = torch.Generator().manual_seed(6)
     image, text = torch.randn(2, 5, 7, generator=generator, dtype=torch.float64).unbind()
     labels = torch.tensor([0, 0, 1, 2, 2])
     cosine = torch.nn.functional.cosine_similarity(image[:, None], text[None], dim=2)
     q = (labels[:, None] == labels).double()
     q = q / q.sum(1, keepdim=True)
-    expected = by_loop(30 * cosine, q, q, n_term)
-    found = feature_itc_losses(image, text, labels, 30.0)
+    expected = by_loop(30 * cosine, q, q, lambda log_p, q: q * (math.log(q) - log_p) if q else 0.0)
+    found = pair_divergences(image, text, labels, 30.0)
     assert found.tolist() == pytest.approx(expected, rel=1e-6)
     single = image.float(), text.float(), labels, 30.0
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        inside = feature_itc_losses(*single)
-    assert torch.equal(inside, feature_itc_losses(*single))
+        inside = pair_divergences(*single)
+    assert torch.equal(inside, pair_divergences(*single))
+
+
+def test_a_perfect_fit_costs_nothing_however_many_share_a_label():
+    labels = torch.tensor([0, 0, 0, 1, 2])
+    features = torch.eye(3)[labels]
+    assert pair_divergences(features, features, labels, 50.0).tolist() == pytest.approx([0] * 5, abs=1e-5)
+    assert (pair_divergences(features, features.roll(1, 0), labels, 50.0)[[0, 3, 4]] > 10).all()
 
 
 def test_what_does_not_belong_together():

@@ -35,6 +35,16 @@ def test_mean_over_hidden_positions():
     assert masked_language_loss(logits, targets, hidden).item() == pytest.approx(expected, rel=1e-12)
 
 
+def test_weights_multiply_what_a_caption_adds():
+    logits, targets, hidden = example()
+    weights, expected = [0.25, 1.0, 0.5], 0.0
+    for b in (0, 2):  # nothing is hidden in the other one
+        alone = loss_by_loop(logits[b : b + 1], targets[b : b + 1], hidden[b : b + 1])
+        expected += weights[b] * alone * hidden[b].sum().item() / hidden.sum().item()
+    loss = masked_language_loss(logits, targets, hidden, weights=torch.tensor(weights))
+    assert loss.item() == pytest.approx(expected, rel=1e-12)
+
+
 def test_shares_of_a_batch_average_to_the_whole():
     logits, targets, hidden = example()
     total = hidden.sum().double() / 3

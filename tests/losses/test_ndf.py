@@ -123,3 +123,23 @@ def test_one_pair_costs_nothing():
 def test_shapes_that_do_not_belong_together(rows, labels):
     with pytest.raises(ValueError, match="one shape"):
         ndf_loss(torch.ones(rows, 2), torch.ones(4, 2), torch.zeros(labels))
+
+
+def test_weights_multiply_what_a_row_of_each_direction_adds():
+    image, text = features(5)
+    labels, weights = [0, 0, 1, 1, 2], [1.0, 0.5, 0.0, 0.25, 1.0]
+
+    def unit(rows):
+        return rows / rows.norm(dim=1, keepdim=True)
+
+    scores, expected = (50 * unit(image) @ unit(text).T), 0.0
+    for logits in (scores, scores.T):
+        for i, row in enumerate(torch.log_softmax(logits, 1).tolist()):
+            for j, log_p in enumerate(row):
+                q = (labels[i] == labels[j]) / labels.count(labels[i])
+                divergence = (math.exp(log_p) - q) * (log_p - math.log(q + 1e-8)) / 25
+                expected += weights[i] * (divergence - q * log_p / 5) / 2
+    loss = ndf_loss(image, text, torch.tensor(labels), weights=torch.tensor(weights))
+    assert loss.item() == pytest.approx(expected, rel=1e-12)
+    ones = ndf_loss(image.float(), text.float(), torch.tensor(labels), weights=torch.ones(5))
+    assert torch.equal(ones, ndf_loss(image.float(), text.float(), torch.tensor(labels)))

@@ -59,7 +59,11 @@ def model(method: str, words: Tokenizers, **options: object) -> Method:
 
 
 def batch(
-    built: Method, labels: list[int], rows: slice = slice(None), dtype: torch.dtype = torch.float32
+    built: Method,
+    labels: list[int],
+    rows: slice = slice(None),
+    dtype: torch.dtype = torch.float32,
+    weights: list[float] | None = None,
 ) -> Batch:
     """The rows of a batch of six, its texts cut to the longest of those rows, as a process would get them."""
     images = torch.randn(6, 3, *built.image_size, generator=torch.Generator().manual_seed(1))
@@ -74,6 +78,7 @@ def batch(
         seeds[rows],
         companions=texts[others][rows].trim() if built.wants_companions else None,
         companion_found=found[rows] if built.wants_companions else None,
+        weights=None if weights is None else torch.tensor(weights)[rows],
     )
 
 

@@ -21,7 +21,13 @@ from models.batch import Batch
 from models.methods.base import Method
 
 # Labels across processes; a sample without any negative; and a batch that has none at all.
-LABELS = {"mixed": [0, 0, 1, 2, 1, 0], "two": [5, 5, 5, 5, 5, 1], "one": [3, 3, 3, 3, 3, 3]}
+LABELS = {
+    "mixed": [0, 0, 1, 2, 1, 0],
+    "two": [5, 5, 5, 5, 5, 1],
+    "one": [3, 3, 3, 3, 3, 3],
+    "weighted": [0, 0, 1, 2, 1, 0],
+}
+WEIGHTS = {"weighted": [1.0, 0.25, 0.0, 0.5, 1.0, 0.75]}
 
 
 class Task(nn.Module):
@@ -57,7 +63,8 @@ def share(rank: int, size: int, directory: Path) -> dict[str, dict[str, dict[str
         model.world = DistributedWorld()
         task = nn.parallel.DistributedDataParallel(Task(model), broadcast_buffers=False)
         for name, labels in LABELS.items():
-            results[f"{method} {name}"] = step(task, model, example.batch(model, labels, rows, torch.float64))
+            batch = example.batch(model, labels, rows, torch.float64, WEIGHTS.get(name))
+            results[f"{method} {name}"] = step(task, model, batch)
         model = example.model(method, words).double()
         model.world = DistributedWorld()
         warming = Task(model, warming=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 import method_examples as example
 import pytest
 import torch
-from share_of_batch import LABELS, Task, step
+from share_of_batch import LABELS, WEIGHTS, Task, step
 
 from models import World
 
@@ -53,7 +53,8 @@ def test_same_losses_and_gradients(size, words, shares):
         model = example.model(method, words).double()
         run = f"{method} warm-up" if warming else method
         for name, labels in LABELS.items():
-            batch = example.batch(model, labels, dtype=torch.float64)
+            weights = None if warming else WEIGHTS.get(name)
+            batch = example.batch(model, labels, dtype=torch.float64, weights=weights)
             whole = step(Task(model, warming), model, batch)
             for share in shares[size]:
                 torch.testing.assert_close(share[f"{run} {name}"]["gradients"], whole["gradients"], **CLOSE)

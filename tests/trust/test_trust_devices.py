@@ -23,6 +23,7 @@ RUN = ("model.dropout=0", "train.init_lr=5e-6", "train.evaluate_every=100", "tes
 METHODS = {
     # At most 40 pairs: one step in an epoch, however many images cluster.
     "pspd": ("train.max_epoch=10", "train.rounds=2", "train.batch_size=32"),
+    "weighted": ("model.method=pspd", "train.max_epoch=20", "train.rounds=1", "train.pair_weights=consensus"),
     "tsn": ("train.max_epoch=10", "train.rounds=2", "train.batch_size=8", *TSN),
     "cada": ("train.max_epoch=20", "train.batch_size=16", "train.warm_up.init_lr=5e-6"),
 }
@@ -152,6 +153,16 @@ def test_val_is_shared_by_two_processes_after_every_epoch(server, tmp_path):
     assert len(one.val()) == 3
     assert all(values["itm"]["mINP"] > 0 for values in one.val())
     assert one.val() == two.val()
+
+
+@pytest.mark.slow
+def test_weighted_pairs_on_one_and_two_processes(captioned):
+    one = alone(captioned, "weighted", "weighted-one")
+    check_same(one, on_two(captioned, "weighted", "weighted-two"))
+    lines = map(json.loads, (one.folder / "metrics.jsonl").read_text("utf-8").splitlines())
+    weighted = [event["left_out"] for event in lines if event["event"] == "pair_weights"]
+    assert len(weighted) == 20
+    assert 0 < max(weighted) < 1
 
 
 def test_cada_on_one_and_two_processes(captioned):
