@@ -24,7 +24,7 @@ _ERASE_ATTEMPTS = 10
 
 # One number per kind of draw. Changing them changes every augmented image, and with them every pinned result.
 _FLIP, _TOP, _LEFT, _ERASE, _ERASE_TOP, _ERASE_LEFT, _FIRST_ATTEMPT = range(7)
-_DRAWS = _FIRST_ATTEMPT + 2 * _ERASE_ATTEMPTS
+DRAWS = _FIRST_ATTEMPT + 2 * _ERASE_ATTEMPTS
 
 _GOLDEN = 0x9E3779B97F4A7C15 - 2**64  # SplitMix64's constants, as signed numbers
 _MIX_1 = 0xBF58476D1CE4E5B9 - 2**64
@@ -38,11 +38,11 @@ def normalise(
 
     `statistics` are two tuples of three numbers, for pixels in 0..1; without any, CLIP's and BLIP's. On a CPU the result's memory comes from `buffers`, if there are any.
     """
-    result = _empty_like(images, buffers)
+    result = empty_result(images, buffers)
     if images.is_cuda:
-        return _standardise(_planes(images), statistics, result)
+        return standardise(planes_of(images), statistics, result)
     plan = torch.zeros(len(images), 7, dtype=torch.int64)
-    return _in_one_pass(_planes(images), plan, 0, statistics, result)
+    return _in_one_pass(planes_of(images), plan, 0, statistics, result)
 
 
 def augment(
@@ -64,17 +64,24 @@ def augment(
     on its own image and seed only. `statistics` and `buffers` are those of `normalise`.
     Raises ValueError for images or seeds of another shape or type.
     """
-    result = _empty_like(images, buffers)
+    result = empty_result(images, buffers)
     count, _, height, width = result.shape
+    check_seeds(seeds, count)
+    plan = _plan(seeds, height, width, pad, flip, erase)
+    if images.is_cuda:
+        # One small transfer that nothing waits for; pinned or not, copies towards a GPU are safe without blocking.
+        return _in_steps(
+            planes_of(images), plan.to(images.device, non_blocking=True), pad, statistics, result
+        )
+    return _in_one_pass(planes_of(images), plan, pad, statistics, result)
+
+
+def check_seeds(seeds: Tensor, count: int) -> None:
+    """ValueError unless there is one int64 seed for each of `count` images."""
     if seeds.shape != (count,) or seeds.dtype != torch.int64:
         raise ValueError(
             f"augment needs one int64 seed per image: {count} images, seeds {tuple(seeds.shape)} {seeds.dtype}."
         )
-    plan = _plan(seeds, height, width, pad, flip, erase)
-    if images.is_cuda:
-        # One small transfer that nothing waits for; pinned or not, copies towards a GPU are safe without blocking.
-        return _in_steps(_planes(images), plan.to(images.device, non_blocking=True), pad, statistics, result)
-    return _in_one_pass(_planes(images), plan, pad, statistics, result)
 
 
 def _in_one_pass(planes: Tensor, plan: Tensor, pad: int, statistics: Statistics, out: Tensor) -> Tensor:
@@ -89,13 +96,13 @@ def _in_one_pass(planes: Tensor, plan: Tensor, pad: int, statistics: Statistics,
 def _in_steps(planes: Tensor, plan: Tensor, pad: int, statistics: Statistics, out: Tensor) -> Tensor:
     """On a GPU: a few kernels for the whole batch."""
     flipped, top, left = plan[:, :3].unbind(dim=1)
-    _standardise(_crop(_flip(planes, flipped), top, left, pad), statistics, out)
-    return out.mul_(_keep_mask(plan[:, 3:], *out.shape[2:]))
+    standardise(_crop(_flip(planes, flipped), top, left, pad), statistics, out)
+    return out.mul_(keep_mask(plan[:, 3:], *out.shape[2:]))
 
 
 def _plan(seeds: Tensor, height: int, width: int, pad: int, flip: float, erase: float) -> Tensor:
     """All decisions for a batch, (B, 7) int64: flipped, crop top, crop left, and the box of `erase_boxes`."""
-    draws = uniform(seeds, _DRAWS)
+    draws = uniform(seeds, DRAWS)
     crop = (draws[:, [_TOP, _LEFT]] * (2 * pad + 1)).long()
     flipped = (draws[:, [_FLIP]] < flip).long()
     return torch.cat([flipped, crop, erase_boxes(draws, height, width, erase)], dim=1)
@@ -113,13 +120,20 @@ def uniform(seeds: Tensor, count: int) -> Tensor:
     return (_shift_right(bits, 11)).double() * 2.0**-53
 
 
-def erase_boxes(draws: Tensor, height: int, width: int, probability: float) -> Tensor:
+def erase_boxes(
+    draws: Tensor,
+    height: int,
+    width: int,
+    probability: float,
+    scale: tuple[float, float] = ERASE_SCALE,
+) -> Tensor:
     """The boxes to erase, (B, 4) int64: top, left, height, width; all zero where nothing is erased.
 
-    Of ten drawn shapes the first that fits into the image is taken, as in torchvision's RandomErasing.
+    Of ten drawn shapes, which cover a share of the image within `scale`, the first that fits into it is taken, as in
+    torchvision's RandomErasing. `draws` are (B, DRAWS) uniform numbers.
     """
     shapes = draws[:, _FIRST_ATTEMPT:]
-    low, high = ERASE_SCALE
+    low, high = scale
     area = height * width * (low + (high - low) * shapes[:, :_ERASE_ATTEMPTS])
     low, high = (math.log(bound) for bound in ERASE_RATIO)
     ratio = torch.exp(low + (high - low) * shapes[:, _ERASE_ATTEMPTS:])
@@ -133,7 +147,8 @@ def erase_boxes(draws: Tensor, height: int, width: int, probability: float) -> T
     return torch.stack([top, left, box_height, box_width], dim=1)
 
 
-def _empty_like(images: Tensor, buffers: Buffers | None) -> Tensor:
+def empty_result(images: Tensor, buffers: Buffers | None) -> Tensor:
+    """Memory for the encoder's (B, 3, H, W) of these images; ValueError unless they are (B, H, W, 3) uint8."""
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[-1] != 3:
         raise ValueError(f"Images must be (B, H, W, 3) uint8, not {tuple(images.shape)} {images.dtype}.")
     count, height, width, channels = images.shape
@@ -142,12 +157,13 @@ def _empty_like(images: Tensor, buffers: Buffers | None) -> Tensor:
     return torch.empty(count, channels, height, width, device=images.device)
 
 
-def _planes(images: Tensor) -> Tensor:
+def planes_of(images: Tensor) -> Tensor:
     """(B, 3, H, W); no copy for images out of the cache, which lie that way in memory."""
     return images.permute(0, 3, 1, 2).contiguous()
 
 
-def _standardise(planes: Tensor, statistics: Statistics, out: Tensor) -> Tensor:
+def standardise(planes: Tensor, statistics: Statistics, out: Tensor) -> Tensor:
+    """Pixels (B, 3, H, W) of 0..255 with this mean and standard deviation, into `out`."""
     scale, shift = _constants(planes.device, statistics)
     return out.copy_(planes).mul_(scale).sub_(shift)
 
@@ -180,7 +196,7 @@ def _crop(planes: Tensor, top: Tensor, left: Tensor, pad: int) -> Tensor:
     return crops.index_select(0, starts)
 
 
-def _keep_mask(boxes: Tensor, height: int, width: int) -> Tensor:
+def keep_mask(boxes: Tensor, height: int, width: int) -> Tensor:
     """(B, 4) boxes -> (B, 1, H, W) float32, 0 inside the box and 1 elsewhere."""
     top, left, box_height, box_width = boxes[:, :, None].unbind(dim=1)
     rows, columns = torch.arange(height, device=boxes.device), torch.arange(width, device=boxes.device)

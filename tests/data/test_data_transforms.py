@@ -123,7 +123,7 @@ def test_one_pass_on_a_cpu_gives_the_bits_of_the_steps_on_a_gpu(size, pad):
     for statistics in ((MEAN, STD), HALVES):
         steps = transforms._in_steps(planes, plan, pad, statistics, torch.empty(planes.shape))
         assert torch.equal(augment(images, seeds, pad=pad, statistics=statistics), steps)
-        plain = transforms._standardise(planes, statistics, torch.empty(planes.shape))
+        plain = transforms.standardise(planes, statistics, torch.empty(planes.shape))
         assert torch.equal(normalise(images, statistics=statistics), plain)
 
 
@@ -132,7 +132,7 @@ def test_the_mask_is_zero_in_the_boxes():
     expected = torch.ones(4, 1, 8, 8)
     for image, (top, left, height, width) in zip(expected, boxes.tolist(), strict=True):
         image[:, top : top + height, left : left + width] = 0
-    assert torch.equal(transforms._keep_mask(boxes, 8, 8), expected)
+    assert torch.equal(transforms.keep_mask(boxes, 8, 8), expected)
 
 
 def test_an_empty_batch_stays_empty():
