@@ -187,6 +187,8 @@ class TrainConfig(Section):
     warm_up: WarmUpConfig = Field(default_factory=WarmUpConfig)
     k_test: Positive = 16
     evaluate_every: Positive = 1  # epochs between evaluations on val
+    # default: flip, crop and erase, with the two numbers below; pool: two mild operations instead (docs/training.md)
+    augmentation: Literal["default", "pool"] = "default"
     random_erasing: Fraction = 0.5
     crop_padding: Count = 10  # pixels
     word_dropout: Fraction = 0.0  # of a caption's words, for features; matching reads all

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from data.augmentations import augment_from_pool
 from data.buffers import Buffers
 from data.cache import ImageCache, read_batch
 from data.images import DEFAULT_PIXELS, Pixels
@@ -121,6 +122,9 @@ class PairBatches:
         name: what is being trained (part of every seed).
         words: the probability with which a word is left out of a caption that features are learnt from.
         companions: whether each sample comes with a caption of another image of its label.
+        augmentation: "default" flips, crops within ``padding`` pixels and erases with a probability of ``erasing``
+            (``data.transforms``); "pool" draws two operations of ``data.augmentations`` instead.
+        views: how many further views of each image, augmented by themselves, a batch brings.
         images_per_identity: K of P x K batches (``engine.identity_batches``); None: pairs in a random order.
 
     Attributes:
@@ -141,8 +145,11 @@ class PairBatches:
         padding: int = 10,
         words: float = 0.0,
         companions: bool = False,
+        augmentation: str = "default",
+        views: int = 0,
         images_per_identity: int | None = None,
     ) -> None:
+        self.augmentation, self.views = augmentation, views
         self.feed, self.pairs, self.world, self.device = feed, pairs, world, device
         self.seed, self.name, self.erasing, self.padding, self.words = seed, name, erasing, padding, words
         self.pinned = device.type == "cuda"
@@ -199,15 +206,10 @@ class PairBatches:
         start = step * self.batch_size + self.world.rank * share
         samples = order[start : start + share]
         chosen = samples % len(self.pairs)
-        seeds = sample_seeds(seed_of(self.seed, self.name, "augment", epoch), samples)
-        images = augment(
-            self.feed.pixels(self.pairs.images[chosen]),
-            torch.from_numpy(seeds),
-            pad=self.padding,
-            erase=self.erasing,
-            buffers=self.buffers,
-            statistics=self.feed.statistics,
-        )
+        seeds = torch.from_numpy(sample_seeds(seed_of(self.seed, self.name, "augment", epoch), samples))
+        pixels = self.feed.pixels(self.pairs.images[chosen])
+        images = self._augmented(pixels, seeds)
+        views = self._further_views(pixels, epoch, samples)
         labels = torch.from_numpy(self.pairs.labels[chosen].astype(np.int64))
         texts = self.pairs.texts[torch.from_numpy(chosen)].trim()
         shortened = self._shortened(texts, epoch, samples)
@@ -217,12 +219,29 @@ class PairBatches:
             images,
             texts,
             labels,
-            torch.from_numpy(seeds),
+            seeds,
             shortened,
             *companions,
             epoch=epoch,
             weights=weights,
+            views=views,
         )
+
+    def _augmented(self, pixels: Tensor, seeds: Tensor) -> Tensor:
+        common = {"buffers": self.buffers, "statistics": self.feed.statistics}
+        if self.augmentation == "pool":
+            return augment_from_pool(pixels, seeds, **common)
+        return augment(pixels, seeds, pad=self.padding, erase=self.erasing, **common)
+
+    def _further_views(self, pixels: Tensor, epoch: int, samples: np.ndarray) -> Tensor | None:
+        """This epoch's other views of the samples' images: (views, B, 3, H, W)."""
+        if not self.views:
+            return None
+        seeds = [
+            sample_seeds(seed_of(self.seed, self.name, "view", view, epoch), samples)
+            for view in range(self.views)
+        ]
+        return torch.stack([self._augmented(pixels, torch.from_numpy(own)) for own in seeds])
 
     def _plain(self, chosen: np.ndarray) -> Batch:
         pixels = self.feed.pixels(self.pairs.images[chosen])

@@ -139,6 +139,8 @@ def _trainer(
         erasing=config.train.random_erasing,
         padding=config.train.crop_padding,
         words=config.train.word_dropout,
+        augmentation=config.train.augmentation,
+        views=task.model.wants_views,
     )
 
     def on_epoch(epoch: int, losses: dict[str, float], seconds: float) -> None:

@@ -35,6 +35,7 @@ class Batch:
         companion_found: (B,) bool, False where the label has one image only: the caption itself stands in `companions`.
         epoch: of the training that the batch belongs to, from 0.
         weights: (B,) float32, how much each pair counts, 0..1; None: all 1.
+        views: (V, B, 3, H, W), the same images augmented in other ways; None: nobody asked for them.
     """
 
     images: Tensor
@@ -46,6 +47,7 @@ class Batch:
     companion_found: Tensor | None = None
     epoch: int = 0
     weights: Tensor | None = None
+    views: Tensor | None = None
 
     @property
     def feature_texts(self) -> TextBatch:

@@ -216,6 +216,8 @@ class SearchTraining:
             padding=settings.crop_padding,
             words=settings.word_dropout,
             companions=model.wants_companions,
+            augmentation=settings.augmentation,
+            views=model.wants_views,
             images_per_identity=settings.images_per_identity if settings.sampler == "identity" else None,
         )
 

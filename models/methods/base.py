@@ -31,6 +31,7 @@ class Method(nn.Module, ABC):
         caption_kinds: which generated captions each training image is used with, once per kind.
         round_keys: prefixes of weights that mean something within one round of training only.
         wants_companions: whether its losses compare with a caption of another image of the same label.
+        wants_views: how many further views of each image, augmented by themselves, its losses look at.
 
     Class attributes that the backbone brings:
         backbone: its name; methods on one backbone share what a warm-up has learnt.
@@ -46,6 +47,7 @@ class Method(nn.Module, ABC):
     caption_kinds: ClassVar[tuple[str, ...]] = ("base", "styled")
     round_keys: ClassVar[tuple[str, ...]] = ()
     wants_companions: ClassVar[bool] = False
+    wants_views: ClassVar[int] = 0
 
     backbone: ClassVar[str]
     sizes: ClassVar[Mapping[str, Any]]

@@ -1,4 +1,4 @@
-"""What `train` says about rates, the optimiser and the sampler reaches the training."""
+"""What `train` says about rates, the optimiser, the sampler, augmentation and weights of pairs reaches the training."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import pytest
 import torch
 
+from data.augmentations import augment_from_pool
 from engine.identity_batches import IdentityBatches
 
 pytestmark = pytest.mark.integration
@@ -22,11 +23,13 @@ SETTINGS = (
     "train.sampler=identity",
     "train.images_per_identity=2",
     "train.log_every=1",
+    "train.augmentation=pool",
+    "train.pair_weights=mixture",
 )
 
 
-def test_rates_optimiser_and_sampler_are_those_of_the_configuration(pipeline, monkeypatch):
-    optimisers, orders = [], []
+def test_the_training_is_what_the_configuration_says(pipeline, monkeypatch):
+    optimisers, orders, augmented = [], [], []
 
     class Seen(torch.optim.AdamW):
         def __init__(self, *arguments, **options) -> None:
@@ -38,6 +41,11 @@ def test_rates_optimiser_and_sampler_are_those_of_the_configuration(pipeline, mo
             orders.append(super().order(seed))
             return orders[-1]
 
+    def seen_augmentation(images, seeds, **options):
+        augmented.append(len(images))
+        return augment_from_pool(images, seeds, **options)
+
+    monkeypatch.setattr("engine.feeds.augment_from_pool", seen_augmentation)
     monkeypatch.setattr(torch.optim, "AdamW", Seen)
     monkeypatch.setattr("engine.feeds.IdentityBatches", SeenBatches)
     assert pipeline("train", "--set", *SETTINGS) == 0, pipeline.messages[-1:]
@@ -50,3 +58,7 @@ def test_rates_optimiser_and_sampler_are_those_of_the_configuration(pipeline, mo
     # 12 people with 2 images of 2 captions: 3 batches of 16, of 8 people with 2 images each.
     assert [len(order) for order in orders] == [48] * 4
     assert len({tuple(order) for order in orders}) == 4
+    assert augmented == [16] * 12
+    weighted = [event for event in events if event["event"] == "pair_weights"]
+    assert [(event["epoch"], event["total_step"]) for event in weighted] == [(0, 0), (1, 3), (2, 6), (3, 9)]
+    assert all(0 < event["mean"] <= 1 for event in weighted)
