@@ -54,12 +54,17 @@ def check_model(config: Config) -> None:
     """Refuse a model that can't be built, before a stage spends hours on what comes before it.
 
     Raises:
-        UserError: no such method or size, or a setting or option that neither the method nor its backbone has.
+        UserError: no such method or size, or a setting or option that neither the method nor its backbone has, or weights
+            of pairs for a method that does not weigh them.
     """
     settings, kind = config.model, method_class(config.model.method)
     if settings.size not in kind.sizes:
         raise UserError(
             f"The method '{settings.method}' comes in {', '.join(kind.sizes)}, not in '{settings.size}': set model.size."
+        )
+    if config.train.pair_weights != "none" and not kind.weighs_pairs:
+        raise UserError(
+            f"The losses of the method '{settings.method}' do not weigh pairs: set train.pair_weights to none."
         )
     try:
         check_options(settings.method, {**backbone_options(config), **settings.options})

@@ -31,6 +31,7 @@ class Method(nn.Module, ABC):
         caption_kinds: which generated captions each training image is used with, once per kind.
         round_keys: prefixes of weights that mean something within one round of training only.
         wants_companions: whether its losses compare with a caption of another image of the same label.
+        weighs_pairs: whether its losses count each pair as much as `Batch.weights` says.
         wants_views: how many further views of each image, augmented by themselves, its losses look at.
 
     Class attributes that the backbone brings:
@@ -48,6 +49,7 @@ class Method(nn.Module, ABC):
     round_keys: ClassVar[tuple[str, ...]] = ()
     wants_companions: ClassVar[bool] = False
     wants_views: ClassVar[int] = 0
+    weighs_pairs: ClassVar[bool] = False
 
     backbone: ClassVar[str]
     sizes: ClassVar[Mapping[str, Any]]
@@ -79,7 +81,7 @@ class Method(nn.Module, ABC):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Named, weighted scalars; the loop sums them. Their mean over processes is the global batch's loss.
 
-        Where the batch has weights, what is learnt from a pair counts as much as its weight says.
+        Where it weighs pairs and the batch has weights, what is learnt from a pair counts as much as its weight says.
         """
 
     def pair_losses(self, batch: Batch) -> Tensor:

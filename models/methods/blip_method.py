@@ -50,6 +50,7 @@ class BlipMethod(Method, BlipRetrieval):
     """A method on the BLIP backbone; its options are the backbone's."""
 
     has_matching = True
+    weighs_pairs = True
 
     def prepare(self, captions: Sequence[TrainingCaption]) -> TextBatch:
         return self.tokenizer([caption.text for caption in captions])

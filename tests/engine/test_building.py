@@ -33,6 +33,14 @@ def test_an_option_that_nobody_has_is_refused(config):
         check_model(config)
 
 
+def test_weights_of_pairs_are_refused_for_a_method_that_has_no_use_for_them(config, monkeypatch):
+    config.train.pair_weights = "mixture"
+    check_model(config)
+    monkeypatch.setattr(method_class(config.model.method), "weighs_pairs", False)
+    with pytest.raises(UserError, match=r"do not weigh pairs: set train\.pair_weights to none"):
+        check_model(config)
+
+
 def test_settings_that_are_not_set_are_not_handed_over(config):
     assert backbone_options(config) == {}
     config.model.vit_grad_ckpt, config.model.dropout = False, 0.0

@@ -1,4 +1,4 @@
-"""What weights of pairs do to every method's losses, and the losses by which pairs are told apart."""
+"""What weights of pairs do to the losses of every method that weighs them, and the losses by which pairs are told apart."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ import torch
 from torch.nn.functional import normalize
 
 from losses.itm import hard_negatives
+from models import METHODS
+from models.methods.base import Method
 
 LABELS = [0, 0, 1, 2, 1, 3]
+WEIGHING = [name for name, kind in METHODS.items() if kind.weighs_pairs]
 
 
 def losses_of(model, weights):
@@ -23,7 +26,7 @@ def losses_of(model, weights):
     }
 
 
-@pytest.mark.parametrize("method", example.all_methods())
+@pytest.mark.parametrize("method", WEIGHING)
 def test_every_loss_is_the_sum_of_what_its_pairs_add_times_their_weights(method, words):
     model = example.model(method, words).double()
     plain = losses_of(model, None)
@@ -49,9 +52,9 @@ def test_a_match_decision_weighs_what_the_pair_of_its_text_does(words):
     assert pairs.weights.tolist() == [*weights, *weights, *(weights[text] for text in hardest.tolist())]
 
 
-@pytest.mark.parametrize("method", example.all_methods())
+@pytest.mark.parametrize("method", [name for name in WEIGHING if METHODS[name].has_matching])
 @torch.no_grad()
-def test_pair_losses_of_every_method(method, words):
+def test_pair_losses_of_a_method_with_matching(method, words):
     """By features: the divergence of NDF's targets from its fit, in a plain loop; by matching: -log P(match)."""
     model = example.model(method, words).eval()
     batch = example.batch(model, LABELS)
@@ -68,3 +71,10 @@ def test_pair_losses_of_every_method(method, words):
         assert by_features[i] == pytest.approx(expected, abs=1e-4)
         no, yes = model.match(batch.texts[i : i + 1].trim(), tokens[i : i + 1])[0].tolist()
         assert by_matching[i] == pytest.approx(math.log(1 + math.exp(no - yes)), rel=1e-4)
+
+
+def test_a_dual_encoder_has_the_opinion_of_its_features(words):
+    model = example.model("pspd", words).eval()
+    batch = example.batch(model, LABELS)
+    with torch.no_grad():
+        assert torch.equal(Method.pair_losses(model, batch), model.pair_losses(batch)[0])
