@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from models.backbones.blip.sizes import Size
+from models.backbones.image_size import check_images, patch_grid
 from models.backbones.linear import speed_up
 
 # What the released weights were trained with, as every ViT of that code line; transformers' BLIP defaults to 1e-5.
@@ -29,15 +30,9 @@ class BlipVision(VisionTransformer):
     """
 
     def __init__(self, size: Size, image_size: tuple[int, int], checkpoint_blocks: int = 0) -> None:
-        height, width = image_size
-        if height % size.patch or width % size.patch:
-            raise ValueError(
-                f"image_size {height}x{width} must be multiples of the patch, {size.patch} pixels: "
-                f"use {max(1, round(height / size.patch)) * size.patch}x"
-                f"{max(1, round(width / size.patch)) * size.patch}"
-            )
+        grid = patch_grid(image_size, size.patch)
         super().__init__(
-            img_size=(height, width),
+            img_size=image_size,
             patch_size=size.patch,
             embed_dim=size.vision_width,
             depth=size.vision_depth,
@@ -48,8 +43,8 @@ class BlipVision(VisionTransformer):
             norm_layer=partial(nn.LayerNorm, eps=LAYER_NORM_EPS),
         )
         speed_up(self)
-        self.image_size = (height, width)
-        self.grid = (height // size.patch, width // size.patch)
+        self.image_size = image_size
+        self.grid = grid
         self.checkpoint_blocks = checkpoint_blocks
 
     def forward(self, images: Tensor) -> Tensor:
@@ -57,12 +52,7 @@ class BlipVision(VisionTransformer):
 
         Raises ValueError for images of another size than the model was built for.
         """
-        if images.shape[-2:] != self.image_size:
-            given = "x".join(str(side) for side in images.shape[-2:])
-            expected = "x".join(str(side) for side in self.image_size)
-            raise ValueError(
-                f"images are {given} but the model was built for {expected}: set image_size to match"
-            )
+        check_images(images, self.image_size)
         tokens = self.patch_embed(images)
         tokens = torch.cat([self.cls_token.expand(len(tokens), -1, -1), tokens], dim=1) + self.pos_embed
         for number, block in enumerate(self.blocks):
