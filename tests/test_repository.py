@@ -32,6 +32,7 @@ PACKAGE_OF = {
     "sklearn": "scikit-learn",
     "ruamel": "ruamel.yaml",
     "faiss": "faiss-cpu",
+    "open_clip": "open-clip-torch",
 }  # module -> package
 BROUGHT_ALONG = {"huggingface_hub"}  # by transformers and timm
 # The parts are joined here, so that this file does not hold what it forbids.

@@ -19,6 +19,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from models.backbones.torchscript import UnsafeArchive, is_torchscript, read_torchscript
+
 
 class CheckpointError(ValueError):
     """A file that is no checkpoint, or one of another model; the message says which and what to do."""
@@ -29,7 +31,8 @@ class LoadReport:
     """What loading did, by parameter name.
 
     missing: parameters of the model (heads only) that the file lacks and that keep their random start;
-    unexpected: tensors of the file that no model of this backbone knows; interpolated: reshaped to the model's image size;
+    unexpected: tensors of the file that no model of this backbone knows; interpolated: reshaped to the model's image size or
+    text length;
     ignored: known and not needed here (momentum copies, queues, the parts of another model in the same file);
     note: a setting of the file that is not taken over, in words.
     """
@@ -84,7 +87,10 @@ def _why_refused(path: Path, error: str) -> str:
             f"{path} is no PyTorch checkpoint of plain tensors (cut short, or another kind of file) "
             "and nothing in it was run: download it again"
         )
-    thing = next(name for name in unsafe.groups() if name)
+    return _unsafe(path, next(name for name in unsafe.groups() if name))
+
+
+def _unsafe(path: Path, thing: str) -> str:
     return (
         f"{path} holds more than tensors ({thing}), which could run code when read, so it was not loaded: "
         "if you trust it, re-save its 'model' entry alone"
@@ -110,6 +116,23 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except (SafetensorError, OSError):
         raise CheckpointError(f"{path} is truncated or no safetensors file: download it again") from None
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a `.safetensors`, a TorchScript archive or a `.pth`, whatever its name; no code in it is run.
+
+    Raises CheckpointError as `read_pth`.
+    """
+    if path.suffix == ".safetensors":
+        return read_safetensors(path)
+    if not is_torchscript(path):
+        return read_pth(path)
+    try:
+        return read_torchscript(path)
+    except UnsafeArchive as error:
+        raise CheckpointError(_unsafe(path, str(error))) from None
+    except ValueError as error:
+        raise CheckpointError(f"{path} can't be read, {error}: download it again") from None
 
 
 def interpolate_positions(positions: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:

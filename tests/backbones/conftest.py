@@ -23,7 +23,7 @@ def _randomise(module: nn.Module, seed: int = 0) -> None:
             noise = torch.randn(parameter.shape, generator=generator)
             if parameter.ndim == 1 and name.endswith("weight"):
                 parameter.copy_(1 + 0.2 * noise)
-            elif parameter.ndim == 1:
+            elif parameter.ndim < 2:
                 parameter.copy_(0.2 * noise)
             elif "embed" in name or "cls_token" in name:
                 parameter.copy_(0.5 * noise)

@@ -1,0 +1,1 @@
+"""CLIP: two encoders that meet in one space, on open_clip and timm; their tokenizer and released files."""

@@ -1,0 +1,106 @@
+"""CLIP for retrieval: two towers, two projections into one space, and the two verbs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from models.backbones.clip.checkpoints import load_clip
+from models.backbones.clip.sizes import SIZES, Size, architecture, size_named
+from models.backbones.clip.text import POSITIONS, ClipText
+from models.backbones.clip.tokenizer import ClipTokenizer
+from models.backbones.clip.vision import image_tower
+from models.backbones.weights import LoadReport
+from models.heads import Head
+from models.texts import TextBatch
+
+Texts = TextBatch | Sequence[str]
+
+
+class ClipRetrieval(nn.Module):
+    """Image and text tower, each with a projection that every token goes through.
+
+    Args:
+        size: "tiny", "base" or "eva02-base" (or a `Size`).
+        image_size: (height, width) in pixels; None is the size's own.
+        tokenizer: required; its vocabulary sets the number of token embeddings.
+        arch: another architecture by open_clip's name, such as "ViT-L-14-quickgelu", in the place of the size's.
+        text_length: number of text positions; more than CLIP's 77 are stretched from the pre-trained ones.
+        vit_grad_ckpt: whether activations of the image tower are recomputed in the backward pass, which saves their memory.
+
+    Raises ValueError without a tokenizer, for an unknown size or architecture, for an image size that is no multiple of the
+    patch, and for a text_length below 77.
+    """
+
+    backbone = "clip"
+    sizes = SIZES
+    tokenizer_class = ClipTokenizer
+    pixel_mean = (0.48145466, 0.4578275, 0.40821073)
+    pixel_std = (0.26862954, 0.26130258, 0.27577711)
+    interpolation = "bicubic"
+    encoder_prefixes = ("visual.", "text.", "image_projection.", "text_projection.")
+
+    def __init__(
+        self,
+        size: str | Size = "base",
+        image_size: tuple[int, int] | None = None,
+        tokenizer: ClipTokenizer | None = None,
+        arch: str | None = None,
+        text_length: int = POSITIONS,
+        vit_grad_ckpt: bool = False,
+    ) -> None:
+        super().__init__()
+        if tokenizer is None:
+            raise ValueError("a CLIP model needs a tokenizer: its vocabulary sets the number of embeddings")
+        self.size = size = architecture(arch) if arch else size_named(size)
+        self.tokenizer = tokenizer.of_length(text_length)
+        self.visual = image_tower(size, tuple(image_size or size.image_size))
+        self.visual.set_grad_checkpointing(vit_grad_ckpt)
+        self.text = ClipText(size, tokenizer.vocab_size, text_length)
+        self.image_projection = Head(size.vision_width, size.embed_dim, bias=size.rotary)
+        self.text_projection = Head(size.text_width, size.embed_dim, bias=False)
+        for projection in (self.image_projection, self.text_projection):  # as CLIP starts them
+            nn.init.normal_(projection.weight, std=projection.in_features**-0.5)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.text_projection.weight.device
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) the image tower was built for."""
+        return self.visual.image_size
+
+    def load_pretrained(self, path: str | Path) -> LoadReport:
+        """Fills the model with released weights; see `load_clip`."""
+        return load_clip(self, path)
+
+    def encode_images(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalised images (B, 3, H, W) to tokens (B, 1 + patches, embed_dim), [CLS] first, and features (B, embed_dim).
+
+        Both are projected and un-normalised; the feature is the token [CLS], in float32 whatever autocast does.
+        """
+        states = self.visual(images)
+        return _all_tokens(self.image_projection, states), self.image_projection(states[:, 0])
+
+    def encode_texts(self, texts: Texts) -> tuple[Tensor, Tensor]:
+        """Captions (a batch or strings) to tokens (B, L, embed_dim) and features (B, embed_dim), as `encode_images`.
+
+        The feature is the end-of-text token, the last of a caption: no other has seen all of it.
+        """
+        texts = texts if isinstance(texts, TextBatch) else self.tokenizer(list(texts))
+        texts = texts.to(self.device, non_blocking=True)
+        states = self.text(texts.ids)
+        rows = torch.arange(len(states), device=states.device)
+        ends = states[rows, texts.mask.sum(1) - 1]
+        return _all_tokens(self.text_projection, states), self.text_projection(ends)
+
+
+def _all_tokens(projection: Head, states: Tensor) -> Tensor:
+    """Every state projected, in the body's precision: they are looked at and not compared."""
+    return linear(states, projection.weight, projection.bias)

@@ -1,0 +1,194 @@
+"""Captions to token ids: byte pair encoding as CLIP does it, with its own vocabulary or one learnt from captions."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import open_clip.tokenizer
+import torch
+from tokenizers import Encoding, Regex, Tokenizer
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel, Split
+from tokenizers.pre_tokenizers import Sequence as Steps
+from tokenizers.trainers import BpeTrainer
+
+from models.backbones.clip.text import POSITIONS
+from models.texts import PAD_ID, TextBatch
+
+START, END, MASK = "<start_of_text>", "<end_of_text>", "<mask>"
+SPECIAL = (START, END, MASK)
+RELEASED_FILE = "bpe_simple_vocab_16e6.txt.gz"
+
+_FINAL = "</w>"  # ends the last piece of a word
+_RELEASED_MERGES = 49152 - 256 - 2  # as many of the file's as CLIP uses
+_WORD = Regex(r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+")
+
+_clean = open_clip.tokenizer.get_clean_fn("lower")
+
+
+class ClipTokenizer:
+    """CLIP's lower-case byte pair encoding, and a token that stands for a hidden one, which comes after all others.
+
+    The vocabulary is the tokens by id: single letters (of bytes), and for every merge its two parts with a space between
+    them, in the order in which they are applied; at last the start, the end and the mask. A token that begins with a space
+    is a step on the way to others only; no text has it, and a word that would is left out, as is one with unknown letters.
+
+    Args:
+        vocabulary: as `vocabulary` gives it; the mask is added where it is missing.
+        length: most tokens of a text, start and end included.
+
+    Raises ValueError for what is no such vocabulary.
+    """
+
+    file = "bpe.txt"
+
+    def __init__(self, vocabulary: Sequence[str], length: int = POSITIONS) -> None:
+        self.vocabulary = tuple(vocabulary)
+        if self.vocabulary[-1:] == (END,):
+            self.vocabulary += (MASK,)
+        _check(self.vocabulary)
+        self.length = length
+        self.vocab_size = len(self.vocabulary)
+        self.start_id, self.end_id, self.mask_id = range(self.vocab_size - len(SPECIAL), self.vocab_size)
+        self._left_out = {number for number, token in enumerate(self.vocabulary) if token.startswith(" ")}
+        self._left_out.add(self.mask_id)  # which an unknown letter becomes
+        self._tokenizer = _byte_pairs(self.vocabulary)
+
+    @classmethod
+    def load(cls, path_or_directory: str | Path) -> ClipTokenizer:
+        """From a vocabulary that was trained here, the directory that holds one, or CLIP's own file of merges (.gz).
+
+        CLIP's own, `bpe_simple_vocab_16e6.txt.gz`, need not be there: open_clip brings it. Raises ValueError where there is
+        none or it is no such vocabulary.
+        """
+        path = Path(path_or_directory)
+        path = path / cls.file if path.is_dir() else path
+        if path.name == RELEASED_FILE and not path.exists():
+            path = Path(open_clip.tokenizer.default_bpe())
+        if not path.is_file():
+            raise ValueError(
+                f"no vocabulary at {path}: name {RELEASED_FILE}, CLIP's own, or train one on the captions"
+            )
+        try:
+            if path.suffix == ".gz":
+                return cls(_released(gzip.decompress(path.read_bytes()).decode("utf-8")))
+            return cls(path.read_text(encoding="utf-8").removesuffix("\n").split("\n"))
+        except (OSError, EOFError, UnicodeDecodeError):
+            raise ValueError(f"{path} is no vocabulary of byte pairs: it can't be read as text") from None
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+
+    @classmethod
+    def train(cls, captions: Iterable[str], directory: str | Path, vocab_size: int) -> ClipTokenizer:
+        """At most `vocab_size` tokens learnt from the captions, written to `directory/bpe.txt`.
+
+        The same captions give the same file, in whatever order they come. Raises ValueError without captions, and for a
+        vocab_size that does not hold their letters.
+        """
+        words = Counter(word for caption in captions for word in _words(caption))
+        if not words:
+            raise ValueError("no caption has a word in it: a tokenizer cannot be trained on nothing")
+        tokenizer = cls(_learnt(words, vocab_size))
+        directory = Path(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        # Renamed when it is whole: half a vocabulary would be read as one.
+        temporary = directory / f".{cls.file}.{os.getpid()}"
+        temporary.write_text("".join(f"{token}\n" for token in tokenizer.vocabulary), encoding="utf-8")
+        temporary.replace(directory / cls.file)
+        return tokenizer
+
+    def of_length(self, length: int) -> ClipTokenizer:
+        """The same tokenizer for texts of at most `length` tokens."""
+        return self if length == self.length else ClipTokenizer(self.vocabulary, length)
+
+    def __call__(self, captions: Sequence[str]) -> TextBatch:
+        """Start, pieces and end of every caption, padded to the longest; one that is too long loses its last pieces."""
+        encodings = self._tokenizer.encode_batch([_clean(caption) for caption in captions])
+        rows = [[self.start_id, *self._known(one)[: self.length - 2], self.end_id] for one in encodings]
+        lengths = torch.tensor([len(row) for row in rows], dtype=torch.int64)
+        width = max(map(len, rows), default=0)
+        ids = torch.tensor([row + [PAD_ID] * (width - len(row)) for row in rows], dtype=torch.int64)
+        return TextBatch(ids.reshape(len(rows), width), torch.arange(width) < lengths[:, None])
+
+    def _known(self, encoding: Encoding) -> list[int]:
+        """The ids without words that have a piece which no caption trained: their embeddings would be noise."""
+        pairs = list(zip(encoding.word_ids, encoding.ids, strict=True))
+        noise = {word for word, number in pairs if number in self._left_out}
+        return [number for word, number in pairs if word not in noise]
+
+
+def _splitter() -> Steps:
+    """Text to words, in letters that stand for bytes."""
+    split = Split(_WORD, behavior="removed", invert=True)
+    return Steps([split, ByteLevel(add_prefix_space=False, use_regex=False)])
+
+
+def _words(caption: str) -> list[str]:
+    return [word for word, _ in _splitter().pre_tokenize_str(_clean(caption))]
+
+
+def _byte_pairs(vocabulary: Sequence[str]) -> Tokenizer:
+    """The encoder of a vocabulary."""
+    tokenizer = Tokenizer(_model(vocabulary))
+    tokenizer.pre_tokenizer = _splitter()
+    return tokenizer
+
+
+def _model(vocabulary: Sequence[str]) -> BPE:
+    entries = [token.removeprefix(" ") for token in vocabulary]
+    merges = [tuple(entry.split(" ")) for entry in entries if " " in entry]
+    numbers = {entry.replace(" ", ""): number for number, entry in enumerate(entries)}
+    return BPE(numbers, merges, end_of_word_suffix=_FINAL, unk_token=MASK)
+
+
+def _released(text: str) -> list[str]:
+    """CLIP's vocabulary from its file of merges: a line about the version, then one merge a line, more than are used."""
+    letters = list(open_clip.tokenizer.bytes_to_unicode().values())
+    merges = text.split("\n")[1 : 1 + _RELEASED_MERGES]
+    return [*letters, *(letter + _FINAL for letter in letters), *merges, START, END]
+
+
+def _learnt(words: Counter[str], vocab_size: int) -> list[str]:
+    """The vocabulary of these words. Deterministic: the trainer numbers the ends of words in the order of a randomly seeded
+    hash map and breaks ties between merges by number, so letters are numbered beforehand here."""
+    letters = sorted({letter for word in words for letter in word})
+    letters += sorted({word[-1] + _FINAL for word in words})
+    least = len(letters) + len(SPECIAL)
+    if vocab_size < least:
+        raise ValueError(
+            f"a vocabulary of {vocab_size} tokens does not hold the letters of these captions: {least} or more are needed"
+        )
+    tokenizer = Tokenizer(BPE(end_of_word_suffix=_FINAL))
+    trainer = BpeTrainer(
+        vocab_size=vocab_size - len(SPECIAL),
+        min_frequency=2,
+        special_tokens=letters,
+        end_of_word_suffix=_FINAL,
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(sorted(words.elements()), trainer)
+    merges = [" ".join(parts) for parts in json.loads(tokenizer.to_str())["model"]["merges"]]
+    entries = [*letters, *merges]
+    encoder = Tokenizer(_model([*entries, *SPECIAL]))
+    used = {piece for word in words for piece in encoder.encode(word).tokens}
+    return [entry if entry.replace(" ", "") in used else f" {entry}" for entry in entries] + list(SPECIAL)
+
+
+def _check(vocabulary: Sequence[str]) -> None:
+    if vocabulary[-len(SPECIAL) :] != SPECIAL:
+        raise ValueError(
+            f"it is no vocabulary of byte pairs: it ends otherwise than with {', '.join(SPECIAL)}"
+        )
+    known: set[str] = set()
+    for line, token in enumerate(vocabulary[: -len(SPECIAL)], start=1):
+        parts = token.removeprefix(" ").split(" ")
+        if len(parts) > 2 or not all(parts) or (len(parts) == 2 and not known.issuperset(parts)):
+            raise ValueError(
+                f"line {line} of the vocabulary, {token!r}, is no letter and no merge of two tokens before it"
+            )
+        known.add("".join(parts))

@@ -1,0 +1,87 @@
+"""The image towers: CLIP's vision transformer from open_clip, EVA-02's from timm."""
+
+from __future__ import annotations
+
+from open_clip.transformer import QuickGELU, VisionTransformer
+from timm.models.eva import Eva
+from torch import Tensor, nn
+
+from models.backbones.clip.sizes import Size
+from models.backbones.image_size import check_images, patch_grid
+from models.backbones.linear import speed_up
+
+
+class ClipVision(VisionTransformer):
+    """CLIP's image tower without its projection.
+
+    Args:
+        size: widths and depths.
+        image_size: (height, width) in pixels, multiples of the patch; need not be square.
+
+    Raises ValueError where the image size is no multiple of the patch.
+    """
+
+    positions = "positional_embedding"  # the parameter, (1 + patches, width)
+
+    def __init__(self, size: Size, image_size: tuple[int, int]) -> None:
+        grid = patch_grid(image_size, size.patch)
+        super().__init__(
+            image_size=image_size,
+            patch_size=size.patch,
+            width=size.vision_width,
+            layers=size.vision_layers,
+            heads=size.vision_heads,
+            mlp_ratio=size.vision_mlp,
+            output_dim=size.embed_dim,
+            pool_type="none",
+            act_layer=QuickGELU if size.quick_gelu else nn.GELU,
+        )
+        self.proj = None  # the model has it, so that all tokens can be projected, and in single precision
+        speed_up(self)
+        self.image_size, self.grid = image_size, grid
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W), normalised, to states (B, 1 + patches, width), the class token first.
+
+        Raises ValueError for images of another size than the model was built for.
+        """
+        check_images(images, self.image_size)
+        return super().forward(images)
+
+
+class EvaVision(Eva):
+    """EVA-02's image tower without its projection; arguments and errors as in `ClipVision`."""
+
+    positions = "pos_embed"  # the parameter, (1, 1 + patches, width)
+
+    def __init__(self, size: Size, image_size: tuple[int, int]) -> None:
+        grid = patch_grid(image_size, size.patch)
+        super().__init__(
+            img_size=image_size,
+            patch_size=size.patch,
+            embed_dim=size.vision_width,
+            depth=size.vision_layers,
+            num_heads=size.vision_heads,
+            mlp_ratio=size.vision_mlp,
+            num_classes=0,
+            global_pool="",
+            qkv_fused=False,
+            swiglu_mlp=True,
+            scale_mlp=True,
+            scale_attn_inner=True,
+            use_rot_pos_emb=True,
+            # Rotary positions are those of a 16 x 16 grid, however many patches there are along a side.
+            ref_feat_shape=(16, 16),
+        )
+        speed_up(self)
+        self.image_size, self.grid = image_size, grid
+
+    def forward(self, images: Tensor) -> Tensor:
+        """As `ClipVision`."""
+        check_images(images, self.image_size)
+        return super().forward(images)
+
+
+def image_tower(size: Size, image_size: tuple[int, int]) -> ClipVision | EvaVision:
+    """The size's image tower with random weights."""
+    return (EvaVision if size.rotary else ClipVision)(size, image_size)
