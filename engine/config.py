@@ -181,6 +181,9 @@ class TrainConfig(Section):
     lr_steps: list[Positive] = Field(default_factory=list)  # epochs; empty: a cosine from init_lr to min_lr
     lr_step_factor: Annotated[float, Field(gt=0, le=1)] = 0.1  # what each of them multiplies the rate by
     lr_warmup_steps: Count = 0
+    lr_warmup_epochs: Annotated[float, Field(ge=0)] = 0.0  # the cosine begins after them
+    lr_warmup_start: Fraction = 0.0  # the share of init_lr that a warm-up over epochs starts from
+    schedule: Literal["epoch", "step"] = "epoch"  # whether the rate changes with every epoch or every step
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
     betas: tuple[Decay, Decay] = (0.9, 0.999)  # AdamW's, as eps
     eps: Rate = 1e-8

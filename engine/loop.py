@@ -27,10 +27,11 @@ class DivergedError(UserError):
 
 @dataclass(frozen=True)
 class Schedule:
-    """The learning rate: after a linear warm-up over steps it changes with the epochs.
+    """The learning rate: after a linear warm-up, over steps or epochs, it changes with the epochs or, ``per_step``, within them.
 
     It falls by a cosine from ``init_lr`` to ``min_lr``, or, where there are ``lr_steps``, to ``lr_step_factor`` of what it
-    was at the start of each of these epochs (counted from 0).
+    was at the start of each of these epochs (counted from 0). A warm-up over epochs starts at ``lr_warmup_start`` of
+    ``init_lr``, and the cosine at its end.
     """
 
     init_lr: float
@@ -39,13 +40,26 @@ class Schedule:
     lr_warmup_steps: int = 0
     lr_steps: Sequence[int] = ()
     lr_step_factor: float = 0.1
+    lr_warmup_epochs: float = 0.0
+    lr_warmup_start: float = 0.0
+    per_step: bool = False
 
-    def rate(self, epoch: int, total_step: int) -> float:
-        """The learning rate of one step; ``total_step`` counts from the start of this training."""
-        if self.lr_steps:
-            rate = self.init_lr * self.lr_step_factor ** sum(epoch >= step for step in self.lr_steps)
+    def rate(self, epoch: int, total_step: int, steps: int = 1) -> float:
+        """The learning rate of one step.
+
+        Args:
+            total_step: counts from the start of this training.
+            steps: in an epoch, which a rate that changes ``per_step`` goes by.
+        """
+        at = total_step / steps if self.per_step else epoch
+        if at < self.lr_warmup_epochs:
+            risen = at / self.lr_warmup_epochs
+            rate = self.init_lr * (self.lr_warmup_start + (1 - self.lr_warmup_start) * risen)
+        elif self.lr_steps:
+            rate = self.init_lr * self.lr_step_factor ** sum(at >= step for step in self.lr_steps)
         else:
-            cosine = 0.5 * (1 + math.cos(math.pi * epoch / self.max_epoch))
+            gone = (at - self.lr_warmup_epochs) / (self.max_epoch - self.lr_warmup_epochs)
+            cosine = 0.5 * (1 + math.cos(math.pi * gone))
             rate = self.min_lr + (self.init_lr - self.min_lr) * cosine
         return rate * min(1.0, (total_step + 1) / max(1, self.lr_warmup_steps))
 
@@ -157,7 +171,8 @@ class Trainer:
 
     def _step(self, batch: Any, epoch: int, step: int) -> None:
         """One optimiser step; nothing in it waits for the device."""
-        rate = self.schedule.rate(epoch, epoch * self.batches.steps + step)
+        steps = self.batches.steps
+        rate = self.schedule.rate(epoch, epoch * steps + step, steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["scale"]
         rank = self.machine.world.rank

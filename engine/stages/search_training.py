@@ -161,6 +161,9 @@ class SearchTraining:
             settings.lr_warmup_steps,
             settings.lr_steps,
             settings.lr_step_factor,
+            settings.lr_warmup_epochs,
+            settings.lr_warmup_start,
+            per_step=settings.schedule == "step",
         )
 
     def _labels(self, number: int) -> PseudoLabels:

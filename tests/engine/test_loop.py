@@ -205,6 +205,34 @@ def test_the_rate_falls_at_its_steps_after_a_linear_start():
         other.step()
 
 
+def test_the_rate_rises_over_epochs_and_then_follows_a_cosine():
+    """As at IRRA: 5 of 60 epochs from a tenth, the cosine over the other 55; against torch's own schedules."""
+    schedule = Schedule(1e-5, 60, lr_warmup_epochs=5, lr_warmup_start=0.1)
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1e-5)
+    rise = torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=0.1, total_iters=5)
+    fall = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=55)
+    both = torch.optim.lr_scheduler.SequentialLR(optimizer, [rise, fall], milestones=[5])
+    for epoch in range(60):
+        expected = optimizer.param_groups[0]["lr"]
+        assert schedule.rate(epoch, 100 * epoch, 100) == pytest.approx(expected, rel=1e-9)
+        assert schedule.rate(epoch, 100 * epoch + 99, 100) == pytest.approx(expected, rel=1e-9)
+        optimizer.step()
+        both.step()
+
+
+def test_the_rate_changes_with_every_step_where_it_is_asked_to():
+    """As at SynTBPR: one epoch from 1e-6 to 5e-5, then a cosine to 5e-6, at the same places as by epochs in between."""
+    schedule = Schedule(5e-5, 8, min_lr=5e-6, lr_warmup_epochs=1, lr_warmup_start=0.02, per_step=True)
+    for step in range(80):
+        if step < 10:
+            expected = 1e-6 + (5e-5 - 1e-6) * step / 10
+        else:
+            expected = 5e-6 + (5e-5 - 5e-6) * (1 + math.cos(math.pi * (step - 10) / 70)) / 2
+        assert schedule.rate(step // 10, step, 10) == pytest.approx(expected, rel=1e-12)
+    stairs = Schedule(1.0, 4, lr_steps=(2,), per_step=True)
+    assert [stairs.rate(step // 5, step, 5) for step in (9, 10)] == [1.0, 0.1]
+
+
 def test_the_optimiser_takes_its_settings(make_trainer):
     """One step of AdamW from the formula (Loshchilov & Hutter, ICLR 2019, algorithm 2), with values far from torch's own."""
     plain, other = make_trainer("plain"), make_trainer("other", betas=(0.5, 0.8), eps=1e-2)

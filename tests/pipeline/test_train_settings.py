@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 import torch
@@ -62,3 +63,23 @@ def test_the_training_is_what_the_configuration_says(pipeline, monkeypatch):
     weighted = [event for event in events if event["event"] == "pair_weights"]
     assert [(event["epoch"], event["total_step"]) for event in weighted] == [(0, 0), (1, 3), (2, 6), (3, 9)]
     assert all(0 < event["mean"] <= 1 for event in weighted)
+
+
+def test_a_rate_of_every_step_is_that_of_the_configuration(pipeline):
+    settings = (
+        "train.schedule=step",
+        "train.lr_warmup_epochs=1",
+        "train.lr_warmup_start=0.1",
+        "train.max_epoch=2",
+    )
+    assert (
+        pipeline("train", "--set", *SETTINGS[:2], "train.init_lr=1e-3", "train.log_every=1", *settings) == 0
+    )
+    path = pipeline.config.run_directory / "metrics.jsonl"
+    events = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    rates = [event["lr"] for event in events if event["event"] == "step"]
+    steps = len(rates) // 2
+    assert steps > 1
+    risen = [1e-4 + 9e-4 * step / steps for step in range(steps)]
+    fallen = [5e-4 * (1 + math.cos(math.pi * step / steps)) for step in range(steps)]
+    assert rates == pytest.approx([*risen, *fallen])
