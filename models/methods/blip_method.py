@@ -14,24 +14,10 @@ from losses.itm import hard_negatives, itm_loss
 from losses.local import local_loss, masked_token_mean
 from losses.ndf import ndf_loss
 from models.backbones.blip.retrieval import BlipRetrieval
-from models.batch import Batch, TrainingCaption
-from models.methods.base import Method
+from models.batch import Batch
+from models.methods.dual_encoder import DualEncoder, Encoded
 from models.texts import TextBatch
 from models.world import World
-
-
-@dataclass
-class Encoded:
-    """A batch after both encoders; `all_*` hold every process's rows, in rank order, the others this process's."""
-
-    image_tokens: Tensor  # (b, N, D)
-    image_features: Tensor  # (b, F)
-    text_tokens: Tensor  # (b, L, D)
-    text_features: Tensor  # (b, F)
-    all_image_features: Tensor  # (B, F)
-    all_text_features: Tensor  # (B, F)
-    all_labels: Tensor  # (B,)
-    all_weights: Tensor | None  # (B,)
 
 
 @dataclass
@@ -46,33 +32,11 @@ class MatchingPairs:
     total: Tensor  # how many pairs there are in the global batch, divided by the number of processes
 
 
-class BlipMethod(Method, BlipRetrieval):
+class BlipMethod(DualEncoder, BlipRetrieval):
     """A method on the BLIP backbone; its options are the backbone's."""
 
     has_matching = True
     weighs_pairs = True
-
-    def prepare(self, captions: Sequence[TrainingCaption]) -> TextBatch:
-        return self.tokenizer([caption.text for caption in captions])
-
-    def encode(self, batch: Batch) -> Encoded:
-        """Both encoders on this process's share, and the features and labels of all processes."""
-        image_tokens, image_features = self.encode_images(batch.images)
-        text_tokens, text_features = self.encode_texts(batch.feature_texts)
-        both = self.world.all_gather(torch.cat([image_features, text_features], dim=1))
-        all_image, all_text = both.chunk(2, dim=1)
-        all_labels = self.world.all_gather(batch.labels)
-        all_weights = None if batch.weights is None else self.world.all_gather(batch.weights)
-        return Encoded(
-            image_tokens,
-            image_features,
-            text_tokens,
-            text_features,
-            all_image,
-            all_text,
-            all_labels,
-            all_weights,
-        )
 
     def global_loss(self, encoded: Encoded) -> Tensor:
         """NDF over the global batch: the same number in every process."""

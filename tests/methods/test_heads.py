@@ -14,6 +14,8 @@ LABELS = [0, 0, 1, 2, 1, 3]
 LAST = (
     "vision_proj",
     "text_proj",
+    "image_projection",
+    "text_projection",
     "itm_head",
     "itm_local_head",
     "classifier",

@@ -21,6 +21,7 @@ LOSSES = {
     "ssan": {
         f"{kind}_{level}" for kind in ("identity", "ranking") for level in ("global", "local", "relation")
     },
+    "irra": {"sdm", "identity", "mlm"},
 }
 
 

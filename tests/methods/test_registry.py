@@ -58,7 +58,7 @@ def test_no_such_method():
 
 @pytest.mark.parametrize("method", example.all_methods())
 def test_no_such_option(method, words):
-    with pytest.raises(ValueError, match=r"no option local_wieght; it has .*dropout.*image_size"):
+    with pytest.raises(ValueError, match=r"no option local_wieght; it has .*image_size"):
         example.build(method, words, local_wieght=1)
 
 

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_max_pool2d
 from torchvision.models.resnet import BasicBlock, Bottleneck, conv1x1
 
+from models.backbones.image_size import check_images
 from models.backbones.normalisation import convert
 from models.backbones.resnet_lstm.sizes import Size
 
@@ -55,12 +56,7 @@ class ImageEncoder(nn.Module):
         Where the map's rows are no multiple of K, neighbouring stripes share a row (adaptive pooling, as in SSAN).
         Raises ValueError for images of another size than the model was built for.
         """
-        if images.shape[-2:] != self.image_size:
-            given = "x".join(str(side) for side in images.shape[-2:])
-            expected = "x".join(str(side) for side in self.image_size)
-            raise ValueError(
-                f"images are {given} but the model was built for {expected}: set image_size to match"
-            )
+        check_images(images, self.image_size)
         stripes = adaptive_max_pool2d(self.feature_map(images), (self.stripes, 1)).flatten(2).transpose(1, 2)
         return stripes.amax(1), stripes  # every row is in a stripe
 
