@@ -15,7 +15,6 @@ from losses.token_masking import mask_tokens
 from models.backbones.clip.retrieval import ClipRetrieval
 from models.batch import Batch
 from models.heads import Head
-from models.methods.cross_modal import CrossModalEncoder, language_head
 from models.methods.dual_encoder import DualEncoder, Encoded
 
 ADDED = ("cross_modal.", "language_head.", "classifier.")  # parts that no released weights fill
@@ -52,6 +51,9 @@ class IRRA(DualEncoder, ClipRetrieval):
         width = self.size.embed_dim
         self.cross_modal = self.language_head = None
         if language_weight:
+            # Not at every start: its blocks bring open_clip along.
+            from models.backbones.clip.cross_modal import CrossModalEncoder, language_head
+
             self.cross_modal = CrossModalEncoder(width, cross_modal_layers)
             self.language_head = language_head(width, cross_modal_layers, self.tokenizer.vocab_size)
         self.classifier: Head | None = None

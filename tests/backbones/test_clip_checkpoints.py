@@ -13,10 +13,9 @@ import torch
 from open_clip.transformer import TextTransformer
 from safetensors.torch import save_file
 
-from models.backbones.clip.checkpoints import WORDS, _renamed, load_clip
+from models.backbones.clip.checkpoints import WORDS, _renamed, load_clip, stretch_positions
 from models.backbones.clip.retrieval import ClipRetrieval
 from models.backbones.clip.sizes import SIZES, Size, architecture
-from models.backbones.clip.text import stretch_positions
 from models.backbones.clip.tokenizer import ClipTokenizer
 from models.backbones.torchscript import read_torchscript
 from models.backbones.weights import CheckpointError, read_weights
@@ -161,6 +160,7 @@ def test_the_sizes_are_those_of_the_released_models(size, name):
 
 def test_sizes_by_open_clips_names():
     assert architecture("ViT-B-16-quickgelu") == SIZES["base"]
+    assert architecture("EVA02-B-16") == SIZES["eva02-base"]
     assert architecture("ViT-B-16") == Size(512, 768, 12, 12, 16, 512, 12, 8, (224, 224))
     with pytest.raises(ValueError, match=r"no architecture 'ViT-B-17': choose one of .*ViT-B-16"):
         architecture("ViT-B-17")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 from pathlib import Path
 
 import open_clip
@@ -77,6 +78,22 @@ def test_a_trained_vocabulary_spells_its_captions(trained, captions):
     idle = {number for number, token in enumerate(trained.vocabulary) if token.startswith(" ")}
     assert not used & idle
     assert used | idle | {trained.mask_id} >= set(range(trained.vocab_size))
+
+
+def test_pieces_of_a_word_have_its_number(released, trained):
+    """The column of its first piece; what is no word has its own."""
+    captions = ["a man's T-shirt, reddish-brown: (café) zzzqq; 12.5 shirt shirt", "her handbag"]
+    batch = released(captions)
+    for row, caption in enumerate(captions):
+        numbers = batch.words[row][batch.mask[row]].tolist()
+        tokens = [released.vocabulary[number].replace(" ", "") for number in batch.ids[row].tolist()]
+        assert numbers == sorted(numbers)
+        assert all(numbers[number] == number for number in numbers)
+        spelled = {number: "" for number in numbers[1:-1]}
+        for number, token in list(zip(numbers, tokens, strict=False))[1:-1]:
+            spelled[number] += token.replace("</w>", "").replace("Ã©", "é")
+        assert list(spelled.values()) == re.findall(r"\w+(?:[-']\w+)*|[^\w\s]+", caption.lower())
+    assert trained(["the zebra man"]).words[0].tolist() == [0, 1, 2, 3]
 
 
 def test_words_that_nothing_was_learnt_about_are_left_out(trained):

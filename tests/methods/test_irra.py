@@ -11,7 +11,7 @@ from torch.nn.functional import layer_norm, linear, multi_head_attention_forward
 
 from losses.sdm import sdm_loss
 from losses.token_masking import mask_tokens
-from models.methods.cross_modal import CrossModalEncoder
+from models.backbones.clip.cross_modal import CrossModalEncoder
 
 LABELS = [0, 0, 1, 2, 1, 3]
 

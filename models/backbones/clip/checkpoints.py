@@ -15,7 +15,6 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from models.backbones.clip.text import stretch_positions
 from models.backbones.weights import (
     CheckpointError,
     LoadReport,
@@ -25,6 +24,7 @@ from models.backbones.weights import (
     some,
 )
 
+_KEPT = 20  # of CLIP's text positions, those that its short training texts have trained well
 TEXT_POSITIONS = "text.positional_embedding"
 WORDS = "text.token_embedding.weight"
 
@@ -146,3 +146,17 @@ def _check_shapes(found: Mapping[str, Tensor], target: Mapping[str, Tensor], pat
         f"{tuple(found[wrong[0]].shape)} there and {tuple(target[wrong[0]].shape)} here. model.size and model.options.arch "
         "have to name its own"
     )
+
+
+def stretch_positions(positions: Tensor, length: int) -> Tensor:
+    """Text positions (P, D) for longer texts (length, D), as Long-CLIP (Zhang et al., ECCV 2024) stretches them.
+
+    The first 20 stay; the others are read at equal, smaller steps, linearly, and go on beyond the last as they were going.
+    """
+    kept, rest = positions[:_KEPT], positions[_KEPT:].float()
+    step = len(rest) / (length - _KEPT)
+    places = torch.arange(length - _KEPT, dtype=torch.float64) * step
+    before = places.long().clamp(max=len(rest) - 2)
+    share = (places - before).float()[:, None]
+    stretched = rest[before] + share * (rest[before + 1] - rest[before])
+    return torch.cat([kept, stretched.to(positions.dtype)])

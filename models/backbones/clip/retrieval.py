@@ -10,10 +10,8 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from models.backbones.clip.checkpoints import load_clip
-from models.backbones.clip.sizes import SIZES, Size, architecture, size_named
-from models.backbones.clip.text import POSITIONS, ClipText
+from models.backbones.clip.sizes import POSITIONS, SIZES, Size, architecture, size_named
 from models.backbones.clip.tokenizer import ClipTokenizer
-from models.backbones.clip.vision import image_tower
 from models.backbones.weights import LoadReport
 from models.heads import Head
 from models.texts import TextBatch
@@ -54,6 +52,10 @@ class ClipRetrieval(nn.Module):
         vit_grad_ckpt: bool = False,
     ) -> None:
         super().__init__()
+        # Not at every start: the towers bring open_clip along.
+        from models.backbones.clip.text import ClipText
+        from models.backbones.clip.vision import image_tower
+
         if tokenizer is None:
             raise ValueError("a CLIP model needs a tokenizer: its vocabulary sets the number of embeddings")
         self.size = size = architecture(arch) if arch else size_named(size)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import open_clip
+POSITIONS = 77  # of tokens in a text
 
 # EVA-02's image towers by timm's names: width, layers, heads, patch.
 _EVA_TOWERS = {
@@ -50,6 +50,8 @@ def architecture(name: str) -> Size:
 
     Raises ValueError for a name that open_clip does not know, and for a model that is built otherwise.
     """
+    import open_clip
+
     config = open_clip.get_model_config(name)
     if config is None:
         raise ValueError(f"open_clip knows no architecture {name!r}: choose one of {', '.join(_possible())}")
@@ -68,7 +70,7 @@ def _size_of(config: Mapping[str, Any]) -> Size | None:
     if (
         not known
         or not set(text) <= _TEXT_KEYS
-        or (text["context_length"], text["vocab_size"]) != (77, 49408)
+        or (text["context_length"], text["vocab_size"]) != (POSITIONS, 49408)
     ):
         return None
     shared = {
@@ -95,6 +97,8 @@ def _size_of(config: Mapping[str, Any]) -> Size | None:
 
 
 def _possible() -> list[str]:
+    import open_clip
+
     return [name for name in open_clip.list_models() if _size_of(open_clip.get_model_config(name))]
 
 
@@ -102,8 +106,8 @@ def _possible() -> list[str]:
 # tiny is this project's own, small enough that the demo trains it from scratch on two CPU cores.
 SIZES: dict[str, Size] = {
     "tiny": Size(128, 128, 3, 2, 8, 128, 3, 2, (96, 48)),
-    "base": architecture("ViT-B-16-quickgelu"),
-    "eva02-base": architecture("EVA02-B-16"),
+    "base": Size(512, 768, 12, 12, 16, 512, 12, 8, (224, 224), quick_gelu=True),
+    "eva02-base": Size(512, 768, 12, 12, 16, 512, 12, 8, (224, 224), vision_mlp=_EVA_MLP, rotary=True),
 }
 
 

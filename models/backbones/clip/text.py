@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from open_clip.transformer import QuickGELU, TextTransformer
 from torch import Tensor, nn
 
-from models.backbones.clip.sizes import Size
+from models.backbones.clip.sizes import POSITIONS, Size
 from models.backbones.linear import speed_up
-
-POSITIONS = 77
-_KEPT = 20  # of CLIP's positions, those that its short training texts have trained well
 
 
 class ClipText(TextTransformer):
@@ -50,17 +46,3 @@ class ClipText(TextTransformer):
         length = ids.shape[1]
         states = self.token_embedding(ids) + self.positional_embedding[:length]
         return self.ln_final(self.transformer(states, attn_mask=self.attn_mask[:length, :length]))
-
-
-def stretch_positions(positions: Tensor, length: int) -> Tensor:
-    """Text positions (P, D) for longer texts (length, D), as Long-CLIP (Zhang et al., ECCV 2024) stretches them.
-
-    The first 20 stay; the others are read at equal, smaller steps, linearly, and go on beyond the last as they were going.
-    """
-    kept, rest = positions[:_KEPT], positions[_KEPT:].float()
-    step = len(rest) / (length - _KEPT)
-    places = torch.arange(length - _KEPT, dtype=torch.float64) * step
-    before = places.long().clamp(max=len(rest) - 2)
-    share = (places - before).float()[:, None]
-    stretched = rest[before] + share * (rest[before + 1] - rest[before])
-    return torch.cat([kept, stretched.to(positions.dtype)])

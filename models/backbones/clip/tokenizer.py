@@ -5,20 +5,22 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from pathlib import Path
 
-import open_clip.tokenizer
 import torch
 from tokenizers import Encoding, Regex, Tokenizer
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel, Split
 from tokenizers.pre_tokenizers import Sequence as Steps
 from tokenizers.trainers import BpeTrainer
+from torch import Tensor
 
-from models.backbones.clip.text import POSITIONS
-from models.texts import PAD_ID, TextBatch
+from models.backbones.clip.sizes import POSITIONS
+from models.texts import PAD_ID, WORDS, TextBatch
 
 START, END, MASK = "<start_of_text>", "<end_of_text>", "<mask>"
 SPECIAL = (START, END, MASK)
@@ -26,9 +28,9 @@ RELEASED_FILE = "bpe_simple_vocab_16e6.txt.gz"
 
 _FINAL = "</w>"  # ends the last piece of a word
 _RELEASED_MERGES = 49152 - 256 - 2  # as many of the file's as CLIP uses
-_WORD = Regex(r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+")
-
-_clean = open_clip.tokenizer.get_clean_fn("lower")
+_UNIT = Regex(r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+")
+# What a caption loses whole: CLIP cuts "t-shirt" and "man's" further.
+_WHOLE_WORD = re.compile(r"\w+(?:[-'’]\w+)*")
 
 
 class ClipTokenizer:
@@ -69,7 +71,7 @@ class ClipTokenizer:
         path = Path(path_or_directory)
         path = path / cls.file if path.is_dir() else path
         if path.name == RELEASED_FILE and not path.exists():
-            path = Path(open_clip.tokenizer.default_bpe())
+            path = _shipped()
         if not path.is_file():
             raise ValueError(
                 f"no vocabulary at {path}: name {RELEASED_FILE}, CLIP's own, or train one on the captions"
@@ -107,29 +109,75 @@ class ClipTokenizer:
         return self if length == self.length else ClipTokenizer(self.vocabulary, length)
 
     def __call__(self, captions: Sequence[str]) -> TextBatch:
-        """Start, pieces and end of every caption, padded to the longest; one that is too long loses its last pieces."""
-        encodings = self._tokenizer.encode_batch([_clean(caption) for caption in captions])
-        rows = [[self.start_id, *self._known(one)[: self.length - 2], self.end_id] for one in encodings]
+        """Start, pieces and end of every caption, padded to the longest; one that is too long loses its last pieces.
+
+        The extra "words" numbers the word that a token is part of by the column of its first piece.
+        """
+        cleaned = [_cleaner()(caption) for caption in captions]
+        rows, words = [], []
+        for caption, encoding in zip(cleaned, self._tokenizer.encode_batch(cleaned), strict=True):
+            kept = self._known(encoding)[: self.length - 2]
+            rows.append([self.start_id, *(encoding.ids[place] for place in kept), self.end_id])
+            starts = _word_starts(caption, encoding)
+            words.append(_first_columns([None, *(starts[place] for place in kept), None]))
         lengths = torch.tensor([len(row) for row in rows], dtype=torch.int64)
-        width = max(map(len, rows), default=0)
-        ids = torch.tensor([row + [PAD_ID] * (width - len(row)) for row in rows], dtype=torch.int64)
-        return TextBatch(ids.reshape(len(rows), width), torch.arange(width) < lengths[:, None])
+        ids = _padded(rows, torch.int64)
+        mask = torch.arange(ids.shape[1]) < lengths[:, None]
+        return TextBatch(ids, mask, {WORDS: _padded(words, torch.int16)})
 
     def _known(self, encoding: Encoding) -> list[int]:
-        """The ids without words that have a piece which no caption trained: their embeddings would be noise."""
-        pairs = list(zip(encoding.word_ids, encoding.ids, strict=True))
-        noise = {word for word, number in pairs if number in self._left_out}
-        return [number for word, number in pairs if word not in noise]
+        """The places of the tokens, less words with a piece that no caption trained: their embeddings would be noise."""
+        units = encoding.word_ids
+        noise = {unit for unit, number in zip(units, encoding.ids, strict=True) if number in self._left_out}
+        return [place for place, unit in enumerate(units) if unit not in noise]
+
+
+def _word_starts(caption: str, encoding: Encoding) -> list[int | None]:
+    """For every token at which character its word begins; None for what is no word."""
+    start_at: dict[int, int] = {}
+    for word in _WHOLE_WORD.finditer(caption):
+        start_at |= dict.fromkeys(range(*word.span()), word.start())
+    return [start_at.get(start) for start, _ in encoding.offsets]
+
+
+def _first_columns(starts: Sequence[int | None]) -> list[int]:
+    """For every token the first column of its word; its own where it is part of none."""
+    first: dict[int, int] = {}
+    return [
+        column if start is None else first.setdefault(start, column) for column, start in enumerate(starts)
+    ]
+
+
+def _padded(rows: Sequence[Sequence[int]], dtype: torch.dtype) -> Tensor:
+    """(B, L): the rows, filled up to the longest."""
+    width = max(map(len, rows), default=0)
+    padded = [[*row, *[PAD_ID] * (width - len(row))] for row in rows]
+    return torch.tensor(padded, dtype=dtype).reshape(len(rows), width)
+
+
+# open_clip is imported by who needs it, not at every start: it brings transformers along (0.7 s of processor time).
+@cache
+def _cleaner() -> Callable[[str], str]:
+    """open_clip's cleaning of captions: broken and escaped characters repaired, lower case, single spaces."""
+    from open_clip.tokenizer import get_clean_fn
+
+    return get_clean_fn("lower")
+
+
+def _shipped() -> Path:
+    from open_clip.tokenizer import default_bpe
+
+    return Path(default_bpe())
 
 
 def _splitter() -> Steps:
     """Text to words, in letters that stand for bytes."""
-    split = Split(_WORD, behavior="removed", invert=True)
+    split = Split(_UNIT, behavior="removed", invert=True)
     return Steps([split, ByteLevel(add_prefix_space=False, use_regex=False)])
 
 
 def _words(caption: str) -> list[str]:
-    return [word for word, _ in _splitter().pre_tokenize_str(_clean(caption))]
+    return [word for word, _ in _splitter().pre_tokenize_str(_cleaner()(caption))]
 
 
 def _byte_pairs(vocabulary: Sequence[str]) -> Tokenizer:
@@ -148,7 +196,9 @@ def _model(vocabulary: Sequence[str]) -> BPE:
 
 def _released(text: str) -> list[str]:
     """CLIP's vocabulary from its file of merges: a line about the version, then one merge a line, more than are used."""
-    letters = list(open_clip.tokenizer.bytes_to_unicode().values())
+    from open_clip.tokenizer import bytes_to_unicode
+
+    letters = list(bytes_to_unicode().values())
     merges = text.split("\n")[1 : 1 + _RELEASED_MERGES]
     return [*letters, *(letter + _FINAL for letter in letters), *merges, START, END]
 
