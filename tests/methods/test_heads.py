@@ -16,6 +16,7 @@ LAST = (
     "text_proj",
     "image_projection",
     "text_projection",
+    "language_head.3",
     "itm_head",
     "itm_local_head",
     "classifier",

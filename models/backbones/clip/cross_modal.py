@@ -6,6 +6,8 @@ import torch
 from open_clip.transformer import QuickGELU, Transformer
 from torch import Tensor, nn
 
+from models.heads import Head
+
 HEAD_WIDTH = 64
 
 
@@ -48,9 +50,7 @@ class CrossModalEncoder(nn.Module):
 
 def language_head(width: int, layers: int, vocab_size: int) -> nn.Sequential:
     """States to logits of the vocabulary; `layers` are those below it, which CLIP's start depends on."""
-    head = nn.Sequential(
-        nn.Linear(width, width), QuickGELU(), nn.LayerNorm(width), nn.Linear(width, vocab_size)
-    )
+    head = nn.Sequential(nn.Linear(width, width), QuickGELU(), nn.LayerNorm(width), Head(width, vocab_size))
     nn.init.normal_(head[0].weight, std=(2 * width) ** -0.5)
     nn.init.normal_(head[3].weight, std=(2 * layers * width) ** -0.5)
     return head
