@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,15 +12,14 @@ from losses.part_identity import part_identity_loss
 from losses.precision import no_autocast
 from models.backbones.resnet_lstm.parts import PartLinear, Parts
 from models.backbones.resnet_lstm.retrieval import ResNetLstm
-from models.batch import Batch, TrainingCaption
-from models.methods.base import Method
-from models.texts import TextBatch
+from models.batch import Batch
+from models.methods.dual_encoder import DualEncoder
 
 LEVELS = {"global": 1.0, "local": 0.5, "relation": 0.5}  # and the weight of each level's losses
 CLASSIFIER_STD = 0.001
 
 
-class SSAN(Method, ResNetLstm):
+class SSAN(DualEncoder, ResNetLstm):
     """Semantically self-aligned network: ID_g + (ID_l + ID_n) / 2 + CR_g + (CR_l + CR_n) / 2.
 
     Args:
@@ -48,9 +46,6 @@ class SSAN(Method, ResNetLstm):
         self.margin, self.companion_weight = margin, companion_weight
         self.image_lr_factor = image_lr_factor
         self.classifiers: nn.ModuleList | None = None
-
-    def prepare(self, captions: Sequence[TrainingCaption]) -> TextBatch:
-        return self.tokenizer([caption.text for caption in captions])
 
     def set_identities(self, count: int) -> None:
         """Fresh classifiers over `count` classes: one for the whole, one per part for each of the other levels."""
