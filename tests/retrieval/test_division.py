@@ -227,3 +227,22 @@ def test_fewer_queries_than_processes(tiny_model, tiny_images, captions):
 
     for found in together(3, work):
         check_same(found, whole)
+
+
+@pytest.mark.parametrize(("size", "batch"), DIVISIONS)
+def test_a_model_without_matching_is_divided_too(dual_model, tiny_images, captions, size, batch):
+    features = encode_queries(dual_model, captions)
+    gallery = encode_gallery(dual_model, tiny_images.split(batch), 24, token_dtype=None)
+    chosen = candidates(dual_model, captions, gallery, features, 6, 4)
+    whole = evaluate(dual_model, tiny_images.split(batch), captions, QUERY_IDS, GALLERY_IDS)
+
+    def work(member: Member) -> None:
+        own, gallery = share(dual_model, tiny_images, batch, member, token_dtype=None)
+        for found, expected in zip(candidates(own, captions, gallery, features, 6, 4), chosen, strict=True):
+            np.testing.assert_array_equal(found, expected)
+        images = batches_of(tiny_images, gallery.division)
+        found = evaluate(own, images, captions, QUERY_IDS, GALLERY_IDS, division=gallery.division)
+        assert found.reranked is None
+        assert found.itc == whole.itc
+
+    together(size, work)
