@@ -15,9 +15,10 @@ from tqdm import tqdm
 
 from data.errors import UserError
 from engine import checkpoints, distributed
+from engine.distributed import Interrupted
 from engine.feeds import PairBatches
 from engine.machine import Machine
-from engine.run import LOGGER, Interrupted, Run
+from engine.run import LOGGER, Run
 from engine.seeds import seed_of
 
 

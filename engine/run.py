@@ -11,7 +11,6 @@ from types import FrameType
 from typing import Any
 
 from engine import distributed
-from engine.distributed import Interrupted as Interrupted
 from retrieval.results import write_atomically
 
 LOGGER = logging.getLogger("pspd")

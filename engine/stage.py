@@ -20,8 +20,9 @@ from data.errors import UserError
 from engine import distributed
 from engine.building import check_model
 from engine.config import Config, load_config
+from engine.distributed import Interrupted
 from engine.machine import Machine, make_machine
-from engine.run import LOGGER, Interrupted, StopSignal, start_logging
+from engine.run import LOGGER, StopSignal, start_logging
 from retrieval.results import write_atomically
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -62,7 +62,8 @@ def score_pairs(
 
     Args: `pairs` (P, 2) integers, each [caption, image]; `batch_size` pairs per call of the model, by default as many
     as keep the gathered keys and values small; `progress` is called with (pairs done, all) of this process's pairs.
-    Returns (P,) float32, on every process of a divided gallery. Raises ValueError for indices outside captions or gallery, and for a gallery without tokens.
+    Returns (P,) float32, on every process of a divided gallery.
+    Raises ValueError for indices outside captions or gallery, and for a gallery without tokens.
     """
     division = gallery.division
     if gallery.tokens is None and len(division.rows()):
@@ -77,7 +78,7 @@ def score_pairs(
 
 
 def _score_own(
-    model: RetrievalModel,
+    model: MatchingModel,
     texts: TokenisedCaptions,
     gallery: Gallery,
     pairs: np.ndarray,

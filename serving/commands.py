@@ -17,8 +17,9 @@ from data.folder import find_images
 from engine import checkpoints
 from engine.building import pixels_of
 from engine.config import RuntimeConfig
+from engine.distributed import Interrupted
 from engine.machine import Machine, make_machine
-from engine.run import LOGGER, Interrupted, StopSignal
+from engine.run import LOGGER, StopSignal
 from engine.stage import exit_code
 from retrieval.pictures import contact_sheet
 from serving.index import CHECKPOINT

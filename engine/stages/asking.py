@@ -10,7 +10,7 @@ from tqdm import tqdm
 from captioning.backends import Backend, make_backend
 from engine import distributed
 from engine.config import PreTextConfig
-from engine.run import Interrupted
+from engine.distributed import Interrupted
 from engine.stage import Context
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from engine import distributed
-from engine.run import Interrupted
+from engine.distributed import Interrupted
 from retrieval.division import ALONE
 
 

@@ -12,9 +12,10 @@ import torch
 from torch import nn
 
 from engine import checkpoints
+from engine.distributed import Interrupted
 from engine.feeds import ImageFeed, PairBatches, Pairs
 from engine.loop import DivergedError, Place, Schedule, Trainer
-from engine.run import Interrupted, Run
+from engine.run import Run
 from models.world import World
 
 SEED, EPOCHS, STEPS = 3, 3, 4

@@ -14,7 +14,8 @@ import torch
 from clustering.inputs import ClusteringError
 from data.errors import UserError
 from engine.config import Config
-from engine.run import Interrupted, Run, StopSignal
+from engine.distributed import Interrupted
+from engine.run import Run, StopSignal
 from engine.stage import Context, Mark, main, set_aside
 from models.registry import ModelError
 
