@@ -28,13 +28,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.measure import RESULTS, Seconds, captions_of, rows_of, seconds_of, write_csv
 from benchmarks.training_step import make_model
 from engine import distributed
-from engine.config import load_config
+from engine.config import RuntimeConfig, load_config
 from engine.evaluation import Split, evaluate_split
 from engine.feeds import ImageFeed
 from engine.labels import pseudo_labels
-from engine.loop import Machine
-from engine.stage import make_machine
+from engine.machine import Machine, make_machine
 from retrieval.division import Division
+from retrieval.verbs import inference
 
 ROOT = Path(__file__).resolve().parents[1]
 IMAGES_OF_A_PERSON = 4
@@ -62,22 +62,22 @@ def made(options: argparse.Namespace, machine: Machine) -> dict[str, Callable[[]
     """The two parts, each an action that leaves its result in the folder; progress notes how many pairs are this process's."""
     overrides = [f"output={options.folder}", f"runtime.device={options.device}", "correction.k_tests=26"]
     config = load_config(ROOT / "configs/demo.yaml", [*overrides, "correction.k=20", "cluster.ratio=0.01"])
-    model = make_model(options.size, 0.0).to(machine.device)
+    model = machine.place(make_model(options.size, 0.0))
     feed, captions = people(options.images, model.image_size, 0), captions_of(options.images)
     gallery, queries = people(options.gallery, model.image_size, 1), captions_of(options.queries, 1)
     query_ids = np.arange(options.queries) % (-(-options.gallery // IMAGES_OF_A_PERSON))
     gallery_ids = np.arange(options.gallery) // IMAGES_OF_A_PERSON
     split = Split("test", [str(path) for path in gallery.paths], gallery_ids, queries, query_ids, gallery)
     pairs: list[int] = []
+    with inference(model):
+        one_image = model.encode_images(next(feed.batches(1, machine.device)))[0].numel() * 2
+    options.tokens = one_image * len(Division(len(feed), config.test.batch_size, machine.processes).rows())
 
     def labelling() -> None:
         labels = pseudo_labels(
             model, feed, captions, config, machine, None, lambda _, total: pairs.append(total)
         )
         options.pairs = pairs[-1]
-        division = Division(len(feed), config.test.batch_size, machine.processes)
-        tokens = model.encode_images(next(feed.batches(1, machine.device)))[0]
-        options.tokens = len(division.rows()) * tokens.numel() * 2
         if labels is not None:
             np.savez(options.folder / "labels.npz", labels.before, labels.after)
 
@@ -92,7 +92,7 @@ def made(options: argparse.Namespace, machine: Machine) -> dict[str, Callable[[]
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Both parts on this process, one of several or the only one."""
-    machine = make_machine(load_config(ROOT / "configs/demo.yaml", [f"runtime.device={options.device}"]))
+    machine = make_machine(RuntimeConfig(device=options.device))
     found: dict[str, Any] = {}
     actions = made(options, machine)
     before = peak_gb()

@@ -28,7 +28,6 @@ CALLS = {
     "evaluation_memory": "--size tiny --images 40 --k-test 4",
     "divided_work": "--repetitions 1 --images 70 --gallery 9 --queries 10 --k-test 4",
 }
-SLOW = {"divided_work"}  # every process of it imports the engine
 
 
 def run(name: str, arguments: str, monkeypatch) -> None:
@@ -44,9 +43,7 @@ def run(name: str, arguments: str, monkeypatch) -> None:
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in CALLS]
-)
+@pytest.mark.parametrize("name", CALLS)
 def test_a_comparison_writes_its_table(name, tmp_path, monkeypatch):
     run(name, f"{CALLS[name]} --results {tmp_path}", monkeypatch)
     (path,) = tmp_path.iterdir()
