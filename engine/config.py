@@ -259,7 +259,7 @@ class RuntimeConfig(Section):
     precision: Literal["auto", "fp32", "bf16"] = (
         "auto"  # of the networks' bodies; auto: bf16 on GPUs that have it
     )
-    compile: bool = False
+    compile: bool = False  # training steps, by torch.compile; dropout then draws otherwise
     workers: Positive = 2
     threads: Count = 0  # 0: leave torch's own choice
 

@@ -126,6 +126,8 @@ class PairBatches:
             (``data.transforms``); "pool" draws two operations of ``data.augmentations`` instead.
         views: how many further views of each image, augmented by themselves, a batch brings.
         images_per_identity: K of P x K batches (``engine.identity_batches``); None: pairs in a random order.
+        text_multiple: above 1, all texts of a batch are as wide as its longest, rounded up to a multiple of this
+            (``engine.machine``).
 
     Attributes:
         weights: (P,) float32, what each pair counts in the batches that are made from now on; None: all 1.
@@ -148,10 +150,12 @@ class PairBatches:
         augmentation: str = "default",
         views: int = 0,
         images_per_identity: int | None = None,
+        text_multiple: int = 1,
     ) -> None:
         self.augmentation, self.views = augmentation, views
         self.feed, self.pairs, self.world, self.device = feed, pairs, world, device
         self.seed, self.name, self.erasing, self.padding, self.words = seed, name, erasing, padding, words
+        self.text_multiple = text_multiple
         self.pinned = device.type == "cuda"
         self.buffers = Buffers(pinned=True) if self.pinned else feed.buffers
         self.companions = Companions(pairs.images, pairs.labels) if companions else None
@@ -212,8 +216,8 @@ class PairBatches:
         views = self._further_views(pixels, epoch, samples)
         labels = torch.from_numpy(self.pairs.labels[chosen].astype(np.int64))
         texts = self.pairs.texts[torch.from_numpy(chosen)].trim()
-        shortened = self._shortened(texts, epoch, samples)
-        companions = self._companions(epoch, samples)
+        others, found = self._companions(epoch, samples)
+        texts, shortened, others = self._in_one_width(texts, self._shortened(texts, epoch, samples), others)
         weights = None if self.weights is None else torch.from_numpy(self.weights[chosen])
         return Batch(
             images,
@@ -221,8 +225,9 @@ class PairBatches:
             labels,
             seeds,
             shortened,
-            *companions,
-            epoch=epoch,
+            others,
+            found,
+            epoch=torch.tensor(epoch),  # no number: a compiled step would be compiled for every number anew
             weights=weights,
             views=views,
         )
@@ -248,6 +253,14 @@ class PairBatches:
         images = normalise(pixels, self.buffers, statistics=self.feed.statistics)
         labels = torch.from_numpy(self.pairs.labels[chosen].astype(np.int64))
         return Batch(images, self.pairs.texts[torch.from_numpy(chosen)].trim(), labels)
+
+    def _in_one_width(self, *texts: TextBatch | None) -> list[TextBatch | None]:
+        """All texts of a batch, alike in width where widths are rounded."""
+        if self.text_multiple == 1:
+            return list(texts)
+        longest = max(batch.ids.shape[1] for batch in texts if batch is not None)
+        width = -(-longest // self.text_multiple) * self.text_multiple
+        return [None if batch is None else batch.widened(width) for batch in texts]
 
     def _companions(self, epoch: int, samples: np.ndarray) -> tuple[TextBatch | None, Tensor | None]:
         """This epoch's captions of other images of the samples' labels, and where there are any."""

@@ -20,6 +20,7 @@ from engine.feeds import PairBatches
 from engine.machine import Machine
 from engine.run import LOGGER, Run
 from engine.seeds import seed_of
+from models.batch import Batch
 
 
 class DivergedError(UserError):
@@ -74,6 +75,31 @@ class Place:
     steps_before: int = 0
 
 
+GRAPHS = 64  # of one function: five text widths, and a classifier of another size in each round
+
+
+def _compiled(task: nn.Module) -> Callable[[Batch], dict[str, Tensor]]:
+    """The task as one graph for every text width of the feed, or a few where it breaks: at an LSTM, and at what several
+    processes exchange.
+
+    Dropout draws otherwise than without compiling, and sums are added in another order.
+    """
+    torch._dynamo.config.recompile_limit = GRAPHS
+    compiled = torch.compile(task, dynamic=False)
+
+    def forward(batch: Batch) -> dict[str, Tensor]:
+        try:
+            return compiled(batch)
+        except torch._dynamo.exc.BackendCompilerFailed as error:
+            reason = " ".join(str(error.inner_exception).split())[:200]
+            raise UserError(
+                f"torch.compile failed ({reason}): it needs a C++ compiler, and Triton on a GPU. "
+                "Install them, or use --set runtime.compile=false."
+            ) from None
+
+    return forward
+
+
 class Trainer:
     """Train ``task`` (batch -> named losses) over ``batches``; resumes from ``state_path`` by itself.
 
@@ -118,7 +144,7 @@ class Trainer:
         self.saved_at = time.monotonic()
         self.forward = self._distributed()
 
-    def _distributed(self) -> nn.Module:
+    def _distributed(self) -> Callable[[Batch], dict[str, Tensor]]:
         task: nn.Module = self.task
         if self.machine.world.size > 1:
             ids = [self.machine.device.index] if self.machine.device.type == "cuda" else None
@@ -131,7 +157,7 @@ class Trainer:
                     self.task, "warming", False
                 ),  # a warm-up leaves the heads alone
             )
-        return torch.compile(task) if self.machine.compile else task
+        return _compiled(task) if self.machine.compile else task
 
     def fit(self) -> None:
         """Train until ``schedule.max_epoch``.

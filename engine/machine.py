@@ -28,6 +28,12 @@ class Machine:
     compile: bool = False
     processes: Processes = ALONE  # that share encoding, matching and evaluation
 
+    @property
+    def text_multiple(self) -> int:
+        """What the widths of training texts are rounded up to: every width is a graph to compile and, on a GPU, memory in
+        pieces of its own and products of sizes that suit it badly. A CPU leaves padding out."""
+        return 16 if self.compile or self.device.type == "cuda" else 1
+
     def place(self, model: Placed) -> Placed:
         """The model on the device; it carries `precision` and `world` from here on, for whoever computes with it."""
         model.world = self.world

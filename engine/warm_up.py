@@ -141,6 +141,7 @@ def _trainer(
         words=config.train.word_dropout,
         augmentation=config.train.augmentation,
         views=task.model.wants_views,
+        text_multiple=machine.text_multiple,
     )
 
     def on_epoch(epoch: int, losses: dict[str, float], seconds: float) -> None:

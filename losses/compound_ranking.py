@@ -22,7 +22,7 @@ def compound_ranking_loss(
     companion_found: Tensor,
     labels: Tensor,
     seeds: Tensor,
-    epoch: int,
+    epoch: Tensor | int,
     level: int,
     alpha: float = 0.2,
     beta: float = 0.1,
@@ -38,7 +38,7 @@ def compound_ranking_loss(
             may be another's negative, but is no anchor of the second term.
         labels: (B,) integer identities or pseudo labels.
         seeds: (B,) int64, one per sample and epoch, from which its negatives are drawn.
-        epoch: counted from 0.
+        epoch: counted from 0, a number or a tensor () of the others' device.
         level: number of the level (global, local, relation), so that each draws negatives of its own.
         alpha: margin of the own caption.
         beta: weight of the companions' term.
@@ -100,7 +100,11 @@ def ranking_term(similarity: Tensor, labels: Tensor, margins: Tensor | float, dr
 
 
 def companion_margins(
-    similarity: Tensor, companion_similarity: Tensor, companion_found: Tensor, epoch: int, alpha: float = 0.2
+    similarity: Tensor,
+    companion_similarity: Tensor,
+    companion_found: Tensor,
+    epoch: Tensor | int,
+    alpha: float = 0.2,
 ) -> Tensor:
     """Margins alpha2 (B,) of the companions' term, 0 for a pair that is left out of it.
 
@@ -117,11 +121,12 @@ def companion_margins(
             f"{tuple(similarity.shape)}, {tuple(companion_similarity.shape)} and {tuple(companion_found.shape)}."
         )
     own = widen(similarity.detach()).diagonal().abs()
-    if epoch < SETTLED_EPOCH:
-        return torch.where(companion_found, torch.full_like(own, alpha / 2), 0)
     companion = widen(companion_similarity.detach()).diagonal().abs()
     ratio = (companion / own.clamp(min=torch.finfo(own.dtype).tiny)).clamp(max=1)
-    return torch.where(companion_found & (ratio >= LEAST_RATIO), (ratio + 1) * (alpha / 2), 0)
+    # Both cases, chosen between on the device: the epoch's value would have to be read.
+    early = torch.as_tensor(epoch, device=own.device) < SETTLED_EPOCH
+    margins = torch.where(early, alpha / 2, (ratio + 1) * (alpha / 2))
+    return torch.where(companion_found & (early | (ratio >= LEAST_RATIO)), margins, 0)
 
 
 def negative_draws(seeds: Tensor, level: int, term: int) -> Tensor:

@@ -33,7 +33,8 @@ class Batch:
         shortened: the same captions with some words left out, which features are learnt from; None: the captions.
         companions: for each sample a caption, whole, of another image with the same label; None: nobody asked for them.
         companion_found: (B,) bool, False where the label has one image only: the caption itself stands in `companions`.
-        epoch: of the training that the batch belongs to, from 0.
+        epoch: of the training that the batch belongs to, from 0; the feed gives a tensor () int64, which a step must not
+            branch on (`torch.where` does without).
         weights: (B,) float32, how much each pair counts, 0..1; None: all 1.
         views: (V, B, 3, H, W), the same images augmented in other ways; None: nobody asked for them.
     """
@@ -45,7 +46,7 @@ class Batch:
     shortened: TextBatch | None = None
     companions: TextBatch | None = None
     companion_found: Tensor | None = None
-    epoch: int = 0
+    epoch: Tensor | int = 0
     weights: Tensor | None = None
     views: Tensor | None = None
 

@@ -14,6 +14,8 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
+from models.eager import eager_on_cpu
+
 PAD_ID = 0
 WORDS = "words"  # the extra of a tokenizer that spells words in pieces
 
@@ -47,8 +49,7 @@ class TextBatch:
                     f"{name} has shape {tuple(tensor.shape)}, the ids {tuple(self.ids.shape)}: they must agree"
                 )
         if self.full is None:
-            known = self.mask.device.type == "cpu"
-            object.__setattr__(self, "full", known and bool(self.mask.all()))
+            object.__setattr__(self, "full", eager_on_cpu(self.mask) and bool(self.mask.all()))
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -84,6 +85,11 @@ class TextBatch:
         """Without the columns that are padding in every caption (reads the mask: do it before moving to a GPU)."""
         used = int(self.mask.any(0).sum())
         return self if used == self.ids.shape[1] else self._map(lambda tensor: tensor[:, :used], None)
+
+    def widened(self, width: int) -> TextBatch:
+        """The same captions padded to `width` columns, and never `full`: batches of one width then pass through one graph."""
+        room = (0, width - self.ids.shape[1])
+        return self._map(lambda tensor: torch.nn.functional.pad(tensor, room), False)
 
     def without(self, dropped: Tensor) -> TextBatch:
         """Without the tokens at `dropped` (B, L) bool: those after them move up. The first and the last token stay."""

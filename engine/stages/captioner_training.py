@@ -145,6 +145,7 @@ def _prepare(context: Context, dataset: PedesDataset, run: Run) -> tuple[Caption
         name="pre_train",
         erasing=0.0,  # an erased shoe must not be learnt as a shoe that is there
         padding=config.train.crop_padding,
+        text_multiple=machine.text_multiple,
     )
     return machine.place(model), batches
 

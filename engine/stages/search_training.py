@@ -218,6 +218,7 @@ class SearchTraining:
             erasing=settings.random_erasing,
             padding=settings.crop_padding,
             words=settings.word_dropout,
+            text_multiple=self.machine.text_multiple,
             companions=model.wants_companions,
             augmentation=settings.augmentation,
             views=model.wants_views,

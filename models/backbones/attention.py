@@ -1,6 +1,6 @@
 """What the text stack is made of besides matrices: attention, dropout, and the packing of padded batches.
 
-On a GPU these are torch's own kernels. On a CPU three things cost more than they should and are done otherwise:
+On a GPU, and in a compiled graph, these are torch's own kernels. On a CPU three things cost more than they should and are done otherwise:
 dropout draws one random number per element from a serial generator (here one per four), attention with dropout falls
 back to a path that checks every row for being masked, and padding is computed with.
 """
@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.eager import eager_on_cpu
+
 _LEVELS = 1 << 16
 
 
@@ -18,7 +20,7 @@ def dropout(values: Tensor, probability: float) -> Tensor:
     """Zeroes entries with the probability (on a CPU rounded to 1/65,536) and scales the others up; torch's generator."""
     if probability == 0.0:
         return values
-    if values.device.type != "cpu":
+    if not eager_on_cpu(values):
         return F.dropout(values, probability)
     count = values.numel()
     draws = torch.empty((count + 3) // 4, dtype=torch.int64).random_(-(1 << 63), None)
@@ -52,7 +54,7 @@ def attend(
         causal: query i looks at keys 0 to i; not together with a mask.
         drop: probability.
     """
-    if drop == 0.0 or query.device.type != "cpu":
+    if drop == 0.0 or not eager_on_cpu(query):
         return F.scaled_dot_product_attention(
             query, key, value, attn_mask=mask, dropout_p=drop, is_causal=causal
         )
@@ -115,5 +117,5 @@ class Packed(Dense):
 
 
 def layout_of(mask: Tensor | None) -> Dense:
-    """Packed where there is padding and the device can be asked for the tokens' number without waiting."""
-    return Dense() if mask is None or mask.device.type != "cpu" or bool(mask.all()) else Packed(mask)
+    """Packed where there is padding and its extent is known without waiting."""
+    return Dense() if mask is None or not eager_on_cpu(mask) or bool(mask.all()) else Packed(mask)

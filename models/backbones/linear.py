@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from models.eager import eager_on_cpu
+
 _WORTH = 1 << 21  # multiplications; below, making ready for oneDNN (10 us) costs more than it saves
 
 
@@ -42,7 +44,7 @@ class _OneDnnLinear(torch.autograd.Function):
 
 def linear(values: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """`torch.nn.functional.linear` for values (..., I), weight (O, I) and bias (O,)."""
-    if torch.compiler.is_compiling() or not _suits_onednn(values, weight):
+    if not _suits_onednn(values, weight):
         return F.linear(values, weight, bias)
     rows = values.reshape(-1, values.shape[-1]).contiguous()
     return _OneDnnLinear.apply(rows, weight, bias).unflatten(0, values.shape[:-1])
@@ -50,7 +52,7 @@ def linear(values: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
 
 def _suits_onednn(values: Tensor, weight: Tensor) -> bool:
     return (
-        values.device.type == "cpu"
+        eager_on_cpu(values)
         and values.dtype == weight.dtype == torch.float32
         and values.numel() * len(weight) >= _WORTH
         and weight.is_contiguous()

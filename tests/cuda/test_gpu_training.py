@@ -62,6 +62,7 @@ def train(gpu, feed, tmp_path) -> Callable[..., Trainer]:
             seed=0,
             name="x",
             padding=2,
+            text_multiple=machine.text_multiple,
             **options,
         )
         groups = [{"params": list(model.parameters()), "lr": 1e-5, "weight_decay": 0.05}]

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from models.backbones.attention import Dense, Dropout, attend, layout_of
 from models.backbones.linear import Linear
+from models.eager import eager_on_cpu
 
 LAYER_NORM_EPS = 1e-12
 MAX_POSITIONS = 512
@@ -241,7 +242,7 @@ class DecoderCache:
 
 def runs_of(image_index: Tensor) -> Runs | None:
     """The runs of texts with one image; None where an image's texts lie apart, or asking would mean to wait."""
-    if image_index.device.type != "cpu" or bool((image_index.diff() < 0).any()):
+    if not eager_on_cpu(image_index) or bool((image_index.diff() < 0).any()):
         return None
     images, counts = image_index.unique_consecutive(return_counts=True)
     ends = counts.cumsum(0).tolist()
