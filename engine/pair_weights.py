@@ -15,9 +15,10 @@ import torch
 from clustering.mixture import clean_probability
 from data.transforms import uniform
 from engine import checkpoints, distributed
+from engine.distributed import Interrupted
 from engine.feeds import PairBatches
 from engine.loop import Machine, Place
-from engine.run import LOGGER, Interrupted, Run
+from engine.run import LOGGER, Run
 from engine.seeds import sample_seeds, seed_of
 from models.methods.base import Method
 

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from clustering.mixture import clean_probability
 from engine import checkpoints
+from engine.distributed import Interrupted
 from engine.feeds import ImageFeed, PairBatches, Pairs
 from engine.loop import Machine, Place, Schedule, Trainer
 from engine.pair_weights import PairWeights, consensus
-from engine.run import Interrupted, Run
+from engine.run import Run
 from models import build_model
 from models.methods.base import Method
 from models.world import World
