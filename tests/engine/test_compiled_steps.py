@@ -75,7 +75,7 @@ def in_one_width(batch: Batch, width: int = 32) -> Batch:
 @pytest.mark.parametrize("method", example.all_methods())
 def test_a_methods_step_is_one_graph(method, words, trainer, graphs):
     """Also with dropout, in bfloat16, in any epoch, and for the next round's model."""
-    model = example.model(method, words, dropout=0.1)
+    model = example.model(method, words, **example.dropout(method, 0.1))
     batch = in_one_width(example.batch(model, LABELS))
     compiling = trainer(RetrievalTask(model), torch.bfloat16)
     compiling._step(batch, 0, 0)
@@ -88,7 +88,7 @@ def test_a_methods_step_is_one_graph(method, words, trainer, graphs):
     count = graphs.frame_count
     batch.epoch = torch.tensor(7)
     compiling._step(batch, 7, 1)
-    again = example.model(method, words, dropout=0.1)
+    again = example.model(method, words, **example.dropout(method, 0.1))
     trainer(RetrievalTask(again), torch.bfloat16)._step(batch, 0, 0)
     assert graphs.frame_count == count
 

@@ -50,11 +50,15 @@ def build(method: str, words: Tokenizers, **options: object) -> Method:
     return build_model(method, **{**given, **options})
 
 
+def dropout(method: str, share: float) -> dict[str, float]:
+    """The option that sets it, where the method's backbone has any."""
+    return {} if METHODS[method].backbone == "clip" else {"dropout": share}
+
+
 def model(method: str, words: Tokenizers, **options: object) -> Method:
     """The same weights on every call; no dropout unless asked for, so that results can be compared."""
     torch.manual_seed(0)
-    without = {} if METHODS[method].backbone == "clip" else {"dropout": 0.0}  # CLIP has none
-    built = build(method, words, **{**without, **options})
+    built = build(method, words, **{**dropout(method, 0.0), **options})
     built.set_identities(6)
     return built.train()
 
