@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -20,14 +19,14 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.measure import WORDS, in_turns, parser_of, profile_of, rows_of, write_csv
+from benchmarks.measure import in_turns, parser_of, profile_of, rows_of, tokenizer_of, write_csv
 from captioning.gender import gender_of
 from captioning.prompts import CAPTIONER_QUESTION, opening
-from engine.config import Config, GenTextConfig
+from engine.config import Config, GenTextConfig, RuntimeConfig
+from engine.machine import Machine, make_machine
 from engine.seeds import seed_of
 from engine.stages.image_captions import two_pass_captions
 from models.backbones.blip.captioner import BlipCaptioner, sample_nucleus
-from models.backbones.blip.tokenizer import BlipTokenizer
 
 Captions = list[tuple[str, str, str]]
 
@@ -88,19 +87,26 @@ def plain_two_passes(
     return list(zip(bases, plain_text(model, pixels, openings, seeds, settings), openings, strict=True))
 
 
+def make_problem(
+    machine: Machine, size: str, images: int, length: int, entries: int = 2002
+) -> tuple[BlipCaptioner, Tensor, list[str], np.ndarray, Config]:
+    """A captioner with random weights and as many words, and images: what ``two_pass_captions`` asks for.
+
+    All texts run to the end, so that every version writes the same number of words whatever the random weights say.
+    """
+    torch.manual_seed(0)
+    model = machine.place(BlipCaptioner(size, tokenizer=tokenizer_of(entries)).eval())
+    config = Config(gen_text=GenTextConfig(min_length=length, max_length=length))
+    pixels = torch.randn(images, 3, *model.image_size, device=machine.device)
+    return model, pixels, [f"{i}.jpg" for i in range(images)], np.arange(images), config
+
+
 @torch.inference_mode()
 def run(options: argparse.Namespace) -> list[dict[str, object]]:
     """Both versions in turns, after their captions were compared."""
-    torch.manual_seed(0)
-    with tempfile.TemporaryDirectory() as directory:
-        words = BlipTokenizer.train(WORDS * 10, directory, vocab_size=2000)
-    model = BlipCaptioner(options.size, tokenizer=words).eval().to(options.device)
     length = options.max_length
-    # All texts run to the end, so that both versions write the same number of words whatever the random weights say.
-    config = Config(gen_text=GenTextConfig(min_length=length, max_length=length))
-    pixels = torch.randn(options.images, 3, *model.image_size, device=options.device)
-    names, positions = [f"{i}.jpg" for i in range(options.images)], np.arange(options.images)
-    given = (model, pixels, names, positions, config)
+    machine = make_machine(RuntimeConfig(device=options.device, precision="fp32"))
+    given = make_problem(machine, options.size, options.images, length)
     actions = {"plain": lambda: plain_two_passes(*given), "ours": lambda: two_pass_captions(*given)}
     if options.profile:
         for name, action in actions.items():

@@ -24,9 +24,8 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.measure import RESULTS, WORDS, write_csv
+from benchmarks.measure import RESULTS, WORDS, tokenizer_of, write_csv
 from models.backbones.blip.retrieval import BlipRetrieval
-from models.backbones.blip.tokenizer import BlipTokenizer
 from models.texts import TextBatch
 from retrieval.evaluate import evaluate
 
@@ -60,7 +59,7 @@ def measure(images: int, k_test: int, size: str) -> dict[str, object]:
     rng = np.random.default_rng(0)
     captions = [" ".join(rng.choice(WORDS, length)) for length in rng.integers(20, 55, images)]
     with tempfile.TemporaryDirectory() as directory:
-        model = Simulated(size, tokenizer=BlipTokenizer.train(WORDS * 10, directory, vocab_size=2000))
+        model = Simulated(size, tokenizer=tokenizer_of())
         ids = np.arange(images) // 5
         height, width = model.image_size
         batches = (torch.zeros(min(64, images - at), 3, height, width) for at in range(0, images, 64))

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 from pathlib import Path
 
 import torch
@@ -22,12 +21,11 @@ from torch.nn.functional import normalize
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.flops import image_flops, peak_of, text_flops
-from benchmarks.measure import WORDS, captions_of, in_turns, parser_of, profile_of, rows_of, write_csv
+from benchmarks.measure import captions_of, in_turns, parser_of, profile_of, rows_of, tokenizer_of, write_csv
 from benchmarks.plain_blip import PlainBlip, padded
 from engine.config import RuntimeConfig
 from engine.machine import make_machine
 from models.backbones.blip.retrieval import BlipRetrieval
-from models.backbones.blip.tokenizer import BlipTokenizer
 from retrieval.encode import encode_gallery, encode_queries
 from retrieval.verbs import TokenisedCaptions
 
@@ -57,10 +55,8 @@ def plain_texts(model: BlipRetrieval, captions: list[str], batch: int) -> Tensor
 def run(options: argparse.Namespace) -> list[dict[str, object]]:
     """Images, then captions: compared, then timed in turns."""
     torch.manual_seed(0)
-    with tempfile.TemporaryDirectory() as directory:
-        words = BlipTokenizer.train(WORDS * 10, directory, vocab_size=2000)
     machine = make_machine(RuntimeConfig(device=options.device))
-    model = machine.place(BlipRetrieval(options.size, tokenizer=words).eval())
+    model = machine.place(BlipRetrieval(options.size, tokenizer=tokenizer_of()).eval())
     images = torch.randn(options.images, 3, *model.image_size)
     captions = captions_of(options.captions)
     batch = options.batch

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -24,19 +23,18 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.flops import image_tokens_of, keys_values_flops, peak_of, text_flops
 from benchmarks.measure import (
-    WORDS,
     captions_of,
     in_turns,
     parser_of,
     profile_of,
     rows_of,
+    tokenizer_of,
     write_csv,
 )
 from benchmarks.plain_blip import PlainBlip, padded
 from engine.config import RuntimeConfig
-from engine.machine import make_machine
+from engine.machine import Machine, make_machine
 from models.backbones.blip.retrieval import BlipRetrieval
-from models.backbones.blip.tokenizer import BlipTokenizer
 from retrieval.encode import Gallery, TokenStore
 from retrieval.itm import Reranked, cosine, rerank, top
 from retrieval.verbs import TokenisedCaptions
@@ -62,18 +60,22 @@ def plain_rerank(
     return torch.stack(scores).numpy()
 
 
-def make_problem(options: argparse.Namespace) -> tuple[BlipRetrieval, list[str], Gallery, Tensor]:
+def make_problem(
+    machine: Machine, size: str, queries: int, images: int
+) -> tuple[BlipRetrieval, list[str], Gallery, Tensor]:
     """A model with random weights, captions of CUHK-PEDES' length, random tokens and features."""
     torch.manual_seed(0)
-    with tempfile.TemporaryDirectory() as directory:
-        tokenizer = BlipTokenizer.train(WORDS * 10, directory, vocab_size=2000)
-    machine = make_machine(RuntimeConfig(device=options.device))
-    model = machine.place(BlipRetrieval(options.size, tokenizer=tokenizer).eval())
-    store = TokenStore((options.gallery, image_tokens_of(model), model.size.vision_width))
+    model = machine.place(BlipRetrieval(size, tokenizer=tokenizer_of()).eval())
+    store = TokenStore((images, image_tokens_of(model), model.size.vision_width))
     store.write(0, torch.randn(store.shape))
-    features = normalize(torch.randn(options.gallery + options.queries, model.size.embed_dim), dim=1)
-    gallery = Gallery(features[: options.gallery], store)
-    return model, captions_of(options.queries), gallery, features[options.gallery :]
+    features = normalize(torch.randn(images + queries, model.size.embed_dim), dim=1)
+    return model, captions_of(queries), Gallery(features[:images], store), features[images:]
+
+
+def pair_flops(model: BlipRetrieval, captions: list[str], order: np.ndarray) -> float:
+    """Operations of a pair, on average; `order` (Q, k) are the images of each caption, projected once each."""
+    texts = [text_flops(model, length, True) for length in TokenisedCaptions(model, captions).lengths]
+    return float(np.mean(texts)) + keys_values_flops(model) * len(np.unique(order)) / order.size
 
 
 def in_cosine_order(found: Reranked, order: np.ndarray) -> np.ndarray:
@@ -85,7 +87,8 @@ def in_cosine_order(found: Reranked, order: np.ndarray) -> np.ndarray:
 @torch.no_grad()
 def run(options: argparse.Namespace) -> list[dict[str, object]]:
     """Both versions in turns, after their scores were compared; on a GPU also ours at growing batches."""
-    model, captions, gallery, features = make_problem(options)
+    machine = make_machine(RuntimeConfig(device=options.device))
+    model, captions, gallery, features = make_problem(machine, options.size, options.queries, options.gallery)
     k, device = options.candidates, options.device
     similarity = cosine(features, gallery.features)
 
@@ -117,9 +120,7 @@ def run(options: argparse.Namespace) -> list[dict[str, object]]:
     rows = rows_of(times, k * options.queries, "pairs", common)
     peak = peak_of(device)
     if peak:
-        lengths = TokenisedCaptions(model, captions).lengths
-        pairs = float(np.mean([text_flops(model, length, True) for length in lengths]))
-        each = pairs + keys_values_flops(model) * len(np.unique(order)) / order.size
+        each = pair_flops(model, captions, order)
         for row in rows[1:]:
             row["share_of_peak"] = f"{each * float(row['pairs_per_second']) / peak:.1%}"
     return rows

@@ -9,7 +9,9 @@ from __future__ import annotations
 import argparse
 import csv
 import gc
+import io
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +19,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+
+from models.backbones.blip.tokenizer import DECODE, ENCODE, BlipTokenizer
+from retrieval.results import write_atomically
 
 RESULTS = Path(__file__).parent / "results"
 WORDS = [f"{a}{b}{c}" for a in "bdfglmnprst" for b in "aeiou" for c in "kmnrst"]
@@ -90,16 +95,22 @@ def rows_of(
     return rows
 
 
+def csv_path(part: str, device: str, results: Path = RESULTS) -> Path:
+    """Where a part's table lies: `<part>-<device>-<torch version>.csv`."""
+    return results / f"{part}-{device}-{torch.__version__.split('+')[0]}.csv"
+
+
 def write_csv(part: str, device: str, rows: Sequence[Mapping[str, object]], results: Path = RESULTS) -> Path:
-    """Writes `<part>-<device>-<torch version>.csv` and prints it; columns are those of all rows, empty where one lacks it."""
+    """Writes a part's table at once and prints it; columns are those of all rows, empty where one lacks it."""
     results.mkdir(parents=True, exist_ok=True)
-    path = results / f"{part}-{device}-{torch.__version__.split('+')[0]}.csv"
+    path = csv_path(part, device, results)
     columns = list(dict.fromkeys(column for row in rows for column in row))
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns, lineterminator="\n", restval="")
-        writer.writeheader()
-        writer.writerows(rows)
-    print(path.read_text())
+    table = io.StringIO()
+    writer = csv.DictWriter(table, columns, lineterminator="\n", restval="")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(path, table.getvalue())  # whoever goes on takes a table for a finished part
+    print(table.getvalue())
     return path
 
 
@@ -123,6 +134,14 @@ def profile_of(action: Callable[[], Any], rows: int = 10) -> str:
         for event in events[:rows]
     ]
     return "\n".join(lines)
+
+
+def tokenizer_of(entries: int = 2002) -> BlipTokenizer:
+    """A vocabulary for `captions_of`, filled up to that many entries with pieces that no caption has (BLIP has 30,524)."""
+    with tempfile.TemporaryDirectory() as directory:
+        learnt = BlipTokenizer.train(WORDS * 10, directory, vocab_size=2000)
+    pieces = [piece for piece in learnt.vocabulary if piece not in (DECODE, ENCODE)]
+    return BlipTokenizer(pieces + [f"[unused{number}]" for number in range(entries - 2 - len(pieces))])
 
 
 def captions_of(count: int, seed: int = 0) -> list[str]:

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Every benchmark, one after the other; each rewrites its table in benchmarks/results (docs/benchmarks.md):
-#   bash benchmarks/run.bash            # all but the ablation, which takes hours
+#   bash benchmarks/run.bash            # all but the ablation, which takes hours, and the GPU's
 #   bash benchmarks/run.bash blip_step  # only those named
-#   BENCHMARK_DEVICE=cuda bash benchmarks/run.bash training_step itm_reranking feature_extraction caption_generation
+#   bash benchmarks/run.bash gpu        # what is worth measuring on a machine with a GPU, in about ten minutes
+#   BENCHMARK_DEVICE=cuda bash benchmarks/run.bash itm_reranking feature_extraction caption_generation
 # They compare two versions in one run, so ratios mean something; run nothing else meanwhile.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -18,7 +19,7 @@ palette_accuracy() {
     "$PYTHON" -m benchmarks.palette_accuracy --root output/benchmarks/demo/CUHK-PEDES
 }
 blip_step() { OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive "$PYTHON" benchmarks/blip_step.py; }
-training_step() { two_threads training_step; }
+training_step() { OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive "$PYTHON" benchmarks/training_step.py; }
 itm_reranking() { two_threads itm_reranking; }
 feature_extraction() { two_threads feature_extraction; }
 image_pipeline() { OMP_NUM_THREADS=1 "$PYTHON" benchmarks/image_pipeline.py; }
@@ -35,10 +36,12 @@ ablation() { # the demo over three seeds, and the tables of docs/model_zoo.md
     "$PYTHON" -m benchmarks.model_zoo
 }
 
+gpu() { "$PYTHON" -m benchmarks.gpu; } # goes on where it was stopped; says so where there is no GPU
+
 CHOSEN=("$@")
 [ $# -gt 0 ] || CHOSEN=("${ALL[@]}")
 for name in "${CHOSEN[@]}"; do
-    [[ " ${ALL[*]} ablation " == *" $name "* ]] || { echo "There is no benchmark '$name': give some of ${ALL[*]} ablation." >&2; exit 2; }
+    [[ " ${ALL[*]} ablation gpu " == *" $name "* ]] || { echo "There is no benchmark '$name': give some of ${ALL[*]} ablation gpu." >&2; exit 2; }
 done
 set_up_environment requirements-dev.txt
 for name in "${CHOSEN[@]}"; do

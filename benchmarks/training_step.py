@@ -6,7 +6,8 @@ parameter, every loss read after the step. Before they are timed both compute a 
 gradients must agree. The timed steps have the text stack's dropout of 0.1.
 
     OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive python benchmarks/training_step.py
-    python benchmarks/training_step.py --device cuda    # bf16, with and without torch.compile, growing batches
+
+On a GPU `benchmarks/gpu.py` takes the same step, against what the card could do.
 """
 
 from __future__ import annotations
@@ -25,37 +26,37 @@ from torch.nn.functional import cross_entropy, log_softmax, normalize, pad
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.flops import peak_of, training_step_flops
-from benchmarks.measure import WORDS, captions_of, in_turns, parser_of, profile_of, rows_of, write_csv
+from benchmarks.measure import captions_of, in_turns, parser_of, profile_of, rows_of, tokenizer_of, write_csv
 from benchmarks.plain_blip import TEXT_LENGTH, PlainBlip, padded
 from engine.loop import Place, Schedule, Trainer
 from engine.machine import Machine
 from engine.run import Run
 from engine.stages.search_training import RetrievalTask
 from models import Batch, TrainingCaption, World, build_model
-from models.backbones.blip.tokenizer import BlipTokenizer
 from models.methods.pspd import PSPD
 
 LOSS_TOLERANCE, GRADIENT_TOLERANCE = 1e-4, 1e-3
+CPU = Machine(torch.device("cpu"), World(), torch.float32)
 BATCHES = {"tiny": 48, "base": 8, "large": 8}  # the demo's, and the target's
-GPU_BATCHES = (36, 64, 128, 256)
 
 
-def make_model(size: str, drop: float) -> PSPD:
-    """PSPD of a size with random weights, always the same ones."""
+def make_model(size: str, drop: float, entries: int = 2002) -> PSPD:
+    """PSPD of a size with random weights, always the same ones, and a vocabulary of that many entries."""
     torch.manual_seed(0)
-    with tempfile.TemporaryDirectory() as directory:
-        words = BlipTokenizer.train(WORDS * 10, directory, vocab_size=2000)
+    words = tokenizer_of(entries)
     return build_model("pspd", size=size, tokenizer=words, dropout=drop, vit_grad_ckpt=False)
 
 
-def make_batch(model: PSPD, size: int, device: str) -> Batch:
+def make_batch(model: PSPD, size: int, machine: Machine) -> Batch:
     """A batch as the loop gets it: random pixels, captions of CUHK-PEDES' length, some images of one person."""
     generator = torch.Generator().manual_seed(1)
     captions = [TrainingCaption(text, *_garments(text)) for text in captions_of(size)]
     labels = torch.randint(0, 3 * size, (size,), generator=generator)
     images = torch.randn(size, 3, *model.image_size, generator=generator)
-    return Batch(images, model.prepare(captions).trim(), labels).to(device)
+    texts = model.prepare(captions).trim()
+    if machine.text_multiple > 1:
+        texts = texts.widened(-(-texts.ids.shape[1] // machine.text_multiple) * machine.text_multiple)
+    return Batch(images, texts, labels).to(machine.device)
 
 
 def _garments(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -175,7 +176,7 @@ def stepper(model: PSPD, batch: Batch, directory: Path, machine: Machine) -> Cal
 def check_equality(size: str, batch_size: int) -> dict[str, float]:
     """Losses and gradients of one step without dropout; SystemExit where they differ. Returns the differences."""
     model = make_model(size, 0.0).train()
-    batch = make_batch(model, batch_size, "cpu")
+    batch = make_batch(model, batch_size, CPU)
     expected = PlainStep(model, batch, 0.0).losses()
     sum(expected.values()).backward()
     gradients = {name: one.grad for name, one in model.named_parameters()}
@@ -200,9 +201,9 @@ def compare(options: argparse.Namespace, size: str) -> list[dict[str, object]]:
     differences = check_equality(size, batch_size)
     with tempfile.TemporaryDirectory() as directory:
         model = make_model(size, 0.1)  # one for both: two with their optimisers would not fit everywhere
-        batch = make_batch(model, batch_size, "cpu")
+        batch = make_batch(model, batch_size, CPU)
         plain = PlainStep(model, batch, 0.1)
-        ours = stepper(model, batch, Path(directory), Machine(torch.device("cpu"), World(), torch.float32))
+        ours = stepper(model, batch, Path(directory), CPU)
         if options.profile:
             for name, action in (("plain", plain), ("ours", ours)):
                 action()
@@ -214,59 +215,15 @@ def compare(options: argparse.Namespace, size: str) -> list[dict[str, object]]:
     return rows_of(times, batch_size, "images", common | differences)
 
 
-def on_gpu(options: argparse.Namespace) -> list[dict[str, object]]:
-    """Ours in bf16 with and without torch.compile at growing batches, until memory ends; share of the peak by FLOPs."""
-    rows = []
-    for compiled in (False, True):
-        for batch_size in [options.batch] if options.batch else GPU_BATCHES:
-            try:
-                rows.append(gpu_row(options, batch_size, compiled))
-            except torch.cuda.OutOfMemoryError:
-                print(f"A batch of {batch_size} does not fit (compiled: {compiled}).", flush=True)
-                break
-            print(rows[-1], flush=True)
-    return rows
-
-
-def gpu_row(options: argparse.Namespace, batch_size: int, compiled: bool) -> dict[str, object]:
-    """One configuration on the GPU."""
-    torch.cuda.empty_cache()
-    torch.cuda.reset_peak_memory_stats()
-    with tempfile.TemporaryDirectory() as directory:
-        model = make_model(options.size, 0.1).to("cuda")
-        batch = make_batch(model, batch_size, "cuda")
-        machine = Machine(torch.device("cuda"), World(), torch.bfloat16, compiled)
-        step = stepper(model, batch, Path(directory), machine)
-        if options.profile:
-            step()
-            print(f"\nbatch {batch_size}, compiled {compiled}\n\n{profile_of(step)}")
-        times = in_turns({"ours": lambda: [step() for _ in range(10)]}, options.repetitions, "cuda")
-    common = {"size": options.size, "batch": batch_size, "precision": "bf16", "compile": compiled}
-    row = rows_of(times, 10 * batch_size, "images", common)[0]
-    length = batch.texts.mask.sum().item() / batch_size
-    flops = training_step_flops(model, batch_size, length)
-    achieved = flops * float(row["images_per_second"]) / batch_size
-    peak = peak_of("cuda")
-    return row | {
-        "tflops": f"{achieved / 1e12:.1f}",
-        "share_of_peak": f"{achieved / peak:.1%}" if peak else "",
-        "gpu_gib": f"{torch.cuda.max_memory_allocated() / 2**30:.1f}",
-    }
-
-
 def main() -> None:
-    """Compares on a CPU at tiny and base size, or measures on a GPU, and writes the CSV."""
+    """Compares on a CPU at tiny and base size, and writes the CSV."""
     parser = parser_of(__doc__)
-    parser.add_argument(
-        "--batch", type=int, help="by default 48 at tiny and 8 at base size; several on a GPU"
-    )
-    parser.add_argument("--sizes", nargs="+", default=["tiny", "base"], help="on a CPU")
+    parser.add_argument("--batch", type=int, help="by default 48 at tiny and 8 at base size")
+    parser.add_argument("--sizes", nargs="+", default=["tiny", "base"])
     options = parser.parse_args()
-    if options.device == "cuda":
-        rows = on_gpu(options)
-    else:
-        print("On a CPU: fp32 and small batches, against the plain step.", file=sys.stderr)
-        rows = [row for size in options.sizes for row in compare(options, size)]
+    if options.device != "cpu":
+        parser.error("this compares on a CPU; on a GPU: bash benchmarks/run.bash gpu")
+    rows = [row for size in options.sizes for row in compare(options, size)]
     if not options.profile:
         write_csv("training_step", options.device, rows, options.results)
 
