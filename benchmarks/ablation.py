@@ -67,6 +67,7 @@ VARIANTS = {
     "tsn": Variant("TSN", method="tsn", stages=("gen_pre_train_text", "train", "test")),
     "cada": Variant("CADA, as many epochs", method="cada", captions=False),
     "ssan": Variant("SSAN, as many epochs", method="ssan", captions=False),
+    "irra": Variant("IRRA, as many epochs", method="irra", captions=False),
 }
 
 
