@@ -21,7 +21,7 @@ dataset:
   tag: mini
   root: {data}
   synthesis: {synthesis}
-model: {{size: tiny, image_size: [48, 24], pretrained: "", tokenizer: "", vocabulary_size: 200, vit_grad_ckpt: false}}
+model: {{size: tiny, image_size: [48, 24], pretrained: "", tokenizer: "", vocabulary_size: 200}}
 gen_pre_train_text: {{samples: 14}}
 pre_train: {{pretrained: "", init_lr: 1.0e-3, max_epoch: 1, batch_size: 14}}
 gen_text: {{batch_size: 7, min_length: 4, max_length: 24}}

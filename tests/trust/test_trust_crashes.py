@@ -102,6 +102,12 @@ def test_killed_at_random_moments_a_stage_ends_as_if_undisturbed(undisturbed, st
     kill_and_compare(undisturbed, stage, DEFAULT_KILLS)
 
 
+def test_killed_at_random_moments_ssan_trains_as_if_undisturbed(server, tmp_path):
+    """With running statistics, companions and negatives that are drawn anew every epoch."""
+    known = Undisturbed(TinyRun(tmp_path, server, "model.method=ssan", "model.image_size=[96,32]"))
+    kill_and_compare(known, "train", DEFAULT_KILLS)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES)
 def test_killed_at_many_moments_a_stage_ends_as_if_undisturbed(undisturbed, stage):
