@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import signal
@@ -136,6 +137,11 @@ class LogFile(logging.FileHandler):
 
     def handleError(self, record: logging.LogRecord) -> None:
         """Say nothing, where logging would print a traceback for every line."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the line, if the file can be opened at all: its folder may be gone by now."""
+        with contextlib.suppress(OSError):
+            super().emit(record)
 
 
 def _add_log_file(path: Path) -> None:
