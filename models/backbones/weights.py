@@ -9,7 +9,7 @@ import pickle
 import re
 import warnings
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.backbones.torchscript import UnsafeArchive, is_torchscript, read_torchscript
 
@@ -147,6 +147,30 @@ def missing_names(found: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> 
     """Names without a tensor in the file; a name tied to another that has one (the word head's) is not missing."""
     filled = {target[name].data_ptr() for name in found}
     return [name for name, tensor in target.items() if name not in found and tensor.data_ptr() not in filled]
+
+
+def fill(
+    model: nn.Module,
+    source: Mapping[str, Tensor],
+    found: Mapping[str, Tensor],
+    is_ignored: Callable[[str], object],
+    *,
+    missing: Iterable[str],
+    interpolated: Iterable[str] = (),
+    note: str = "",
+) -> LoadReport:
+    """Loads what was found and reports on the rest of the file; the caller has checked that it is enough and fits.
+
+    Args:
+        source: all of the file, under the model's names; `found` is what of it the model has.
+        is_ignored: true of a name that the model lacks and that is known not to be needed.
+        missing, interpolated, note: of the report.
+    """
+    rest = sorted(set(source) - set(model.state_dict()))
+    model.load_state_dict(found, strict=False)
+    ignored = tuple(name for name in rest if is_ignored(name))
+    unexpected = tuple(name for name in rest if name not in ignored)
+    return LoadReport(tuple(missing), unexpected, tuple(interpolated), ignored, note)
 
 
 def some(names: Iterable[str], most: int = 5) -> str:

@@ -18,6 +18,7 @@ from models.backbones.blip.vision import LAYER_NORM_EPS
 from models.backbones.weights import (
     CheckpointError,
     LoadReport,
+    fill,
     interpolate_positions,
     missing_names,
     read_pth,
@@ -83,11 +84,11 @@ def load_blip(model: nn.Module, path: str | Path, source_grid: tuple[int, int] |
             f"{path} lacks {len(needed)} weights of the {type(model).__name__}'s encoders: {some(needed)}. "
             "Is it the file of another model? See checkpoint/README.md"
         )
-    model.load_state_dict(found, strict=False)
-    rest = sorted(set(source) - set(target))
-    ignored = [name for name in rest if _TRAINING_STATE.search(name) or _of_the_other_model(name, target)]
-    unexpected = sorted(set(rest) - set(ignored))
-    return LoadReport(tuple(missing), tuple(unexpected), tuple(interpolated), tuple(ignored), note)
+
+    def is_ignored(name: str) -> bool:
+        return bool(_TRAINING_STATE.search(name)) or _of_the_other_model(name, target)
+
+    return fill(model, source, found, is_ignored, missing=missing, interpolated=interpolated, note=note)
 
 
 def _read_transformers(directory: Path, model: nn.Module) -> tuple[dict[str, Tensor], str]:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from models.backbones.weights import (
     CheckpointError,
     LoadReport,
+    fill,
     interpolate_positions,
     missing_names,
     read_weights,
@@ -77,11 +78,8 @@ def load_clip(model: nn.Module, path: str | Path) -> LoadReport:
             f"{path} lacks {len(needed)} weights of the towers: {some(needed)}. Is it the file of another model? "
             "model.size and model.options.arch have to name its architecture"
         )
-    model.load_state_dict(found, strict=False)
-    rest = sorted(set(source) - set(target))
-    ignored = [name for name in rest if _NOT_NEEDED.search(name)]
-    unexpected = sorted(set(rest) - set(ignored))
-    return LoadReport((*added, *missing), tuple(unexpected), tuple(interpolated), tuple(ignored))
+    missing = [*added, *missing]
+    return fill(model, source, found, _NOT_NEEDED.search, missing=missing, interpolated=interpolated)
 
 
 def _renamed(name: str, tensor: Tensor) -> tuple[str, Tensor]:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torchvision.models import ResNet50_Weights
 
-from models.backbones.weights import CheckpointError, LoadReport, missing_names, read_pth, some
+from models.backbones.weights import CheckpointError, LoadReport, fill, missing_names, read_pth, some
 
 ENCODER = "image_encoder."
 SOURCE = ResNet50_Weights.IMAGENET1K_V1.url
@@ -46,11 +46,7 @@ def load_resnet(model: nn.Module, path: str | Path) -> LoadReport:
             f"{path} is a ResNet of another size: {len(wrong)} weights differ, {name} is "
             f"{tuple(found[name].shape)} there and {tuple(target[name].shape)} here"
         )
-    model.load_state_dict(found, strict=False)
-    rest = sorted(set(source) - set(target))
-    ignored = tuple(name for name in rest if name.startswith(ENCODER + _CLASSIFIER))
-    unexpected = tuple(name for name in rest if name not in ignored)
-    return LoadReport(tuple(missing), unexpected, (), ignored)
+    return fill(model, source, found, lambda name: name.startswith(ENCODER + _CLASSIFIER), missing=missing)
 
 
 def _fetch(path: Path) -> None:
