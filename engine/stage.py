@@ -216,6 +216,6 @@ def _warn_of_days(config: Config, machine: Machine) -> None:
     """Say before anything begins what a CPU is not made for."""
     if distributed.is_main() and machine.device.type == "cpu" and config.model.size != "tiny":
         LOGGER.warning(
-            "No GPU: a %s model trains very slowly on a CPU (days); see the README on hardware.",
+            "No GPU: a %s model trains very slowly on a CPU (days); see docs/hardware.md.",
             config.model.size,
         )

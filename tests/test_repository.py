@@ -212,6 +212,13 @@ def test_the_readme_names_the_commands_that_matter() -> None:
         assert command in commands
 
 
+def test_the_readme_is_short_and_wrapped() -> None:
+    lines = readme().splitlines()
+    assert len(lines) <= 150
+    prose = re.sub(r"```.*?```", "", readme(), flags=re.DOTALL).splitlines()
+    assert not [line for line in prose if len(line) > 100 and not line.startswith(("|", "!["))]
+
+
 def test_every_package_has_a_reason() -> None:
     assert package_table(readme()) == requirements("requirements.txt")
     for name in ("requirements-dev.txt", "requirements-search.txt"):

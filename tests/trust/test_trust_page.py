@@ -1,4 +1,4 @@
-"""What the README says can be relied on names tests, and these exist and are collected under these names."""
+"""What docs/guarantees.md says can be relied on names tests, and these exist and are collected under these names."""
 
 from __future__ import annotations
 
@@ -9,11 +9,9 @@ from tests.pipeline.mini import ROOT
 
 
 def promises() -> list[str]:
-    """The rows of the README's table."""
-    section = (
-        (ROOT / "README.md").read_text("utf-8").split("\n## What you can rely on\n")[1].split("\n## ")[0]
-    )
-    return [line for line in section.splitlines() if line.startswith("| ")][1:]
+    """The rows of the page's table."""
+    page = (ROOT / "docs/guarantees.md").read_text("utf-8")
+    return [line for line in page.splitlines() if line.startswith("| ")][1:]
 
 
 def functions_of(path: str) -> set[str]:
