@@ -5,20 +5,12 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import Literal
 
+from data.caption_checks import check_captions
 from data.decoding import Progress, check_images
+from data.findings import Finding, Level
+from data.overlap import check_overlap
 from data.records import SPLITS, PedesDataset, SplitStatistics, split_statistics
-
-Level = Literal["error", "warning", "note"]
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing to know: an `error` makes the set unusable, a `warning` makes results differ, a `note` is for reading."""
-
-    level: Level
-    text: str
 
 
 @dataclass(frozen=True)
@@ -51,11 +43,17 @@ class Inspection:
 
 
 def inspect_dataset(
-    dataset: PedesDataset, *, deep: bool = False, workers: int | None = None, progress: Progress | None = None
+    dataset: PedesDataset,
+    *,
+    against: PedesDataset | None = None,
+    deep: bool = False,
+    workers: int | None = None,
+    progress: Progress | None = None,
 ) -> Inspection:
     """Check a loaded dataset: splits, captions, identities, and that every image file is there and opens.
 
-    By default the header of each image is read; `deep` decodes all pixels, which finds truncated files.
+    By default the header of each image is read; `deep` decodes all pixels, which finds truncated files. `against` is a
+    set that models may have been trained on which are to be evaluated on this one: images of both are looked for.
     """
     captions = [caption for split in SPLITS for record in dataset.split(split) for caption in record.captions]
     words = sum(len(caption.split()) for caption in captions) / max(len(captions), 1)
@@ -65,6 +63,9 @@ def inspect_dataset(
     _check_records(dataset, inspection)
     present = _check_files(dataset, images, inspection)
     _check_identities(dataset, present, inspection)
+    inspection.findings += check_captions(dataset) + check_overlap(dataset)
+    if against is not None:
+        inspection.findings += check_overlap(dataset, against)
     _check_pixels(
         dataset, [image for image in images if image in present], inspection, deep, workers, progress
     )

@@ -2,6 +2,7 @@
 
     python -m data.validate --config configs/cuhk.yaml
     python -m data.validate --name cuhk_pedes --root datasets --deep
+    python -m data.validate --config configs/rstp.yaml --against configs/icfg.yaml   # images that both have
 
 Prints what was found beside what was published, what is missing folder by folder, and how to mend it. Exits with 0 if
 the set can be used, 1 if it cannot, 2 for a wrong command line.
@@ -32,8 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         name, root = _dataset_of(options)
         dataset = load_dataset(name, root)
+        against = options.against and load_dataset(*_named_by(options.against))
         inspection = inspect_dataset(
-            dataset, deep=options.deep, workers=options.workers, progress=_progress()
+            dataset, against=against, deep=options.deep, workers=options.workers, progress=_progress()
         )
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -108,13 +110,19 @@ def _aligned(rows: list[tuple[str, ...]]) -> list[str]:
 def _dataset_of(options: argparse.Namespace) -> tuple[str, str]:
     if options.config is None:
         return options.name, options.root or "datasets"
-    section = _read_config(Path(options.config))
+    name, root = _named_by(options.config)
+    return options.name or name, options.root or root
+
+
+def _named_by(config: str) -> tuple[str, str]:
+    """Name and root of the dataset that a configuration means."""
+    section = _read_config(Path(config))
     name, root = section.get("name"), section.get("root", "datasets")
     if not isinstance(name, str) or not isinstance(root, str):
         raise UserError(
-            f"{options.config} does not say which dataset it means: it needs dataset.name (and dataset.root)."
+            f"{config} does not say which dataset it means: it needs dataset.name (and dataset.root)."
         )
-    return options.name or name, options.root or root
+    return name, root
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -153,6 +161,11 @@ def _parser() -> argparse.ArgumentParser:
     which.add_argument("--config", metavar="FILE", help="a config whose dataset section is taken")
     which.add_argument("--name", choices=sorted(DATASETS), help="the dataset's name")
     which.add_argument("--root", metavar="DIR", help="what holds the dataset's folder (default: datasets)")
+    parser.add_argument(
+        "--against",
+        metavar="FILE",
+        help="the config of a set that a model was trained on which is to be evaluated here: are images in both?",
+    )
     parser.add_argument(
         "--deep", action="store_true", help="decode every image instead of reading its header"
     )

@@ -102,3 +102,14 @@ def open_tokenizer(
         if distributed.is_main() and not (directory / kind.file).exists():
             kind.train(list(captions), directory, vocab_size=size)
     return kind.load(directory)
+
+
+def say_what_is_cut(tokenizer: TextTokenizer, captions: Sequence[str], whose: str) -> None:
+    """Log how many captions are longer than the text encoder reads: their ends say nothing to the model."""
+    if cut := tokenizer.cut(captions):
+        LOGGER.warning(
+            "%d of %d %s captions are longer than the text encoder reads; their ends are left out.",
+            cut,
+            len(captions),
+            whose,
+        )

@@ -22,8 +22,8 @@ WORDS = "words"  # the extra of a tokenizer that spells words in pieces
 _DROPPED = re.compile(r'[.!"()*#:;~]')
 
 
-def clean_caption(text: str, max_words: int = 72) -> str:
-    """BLIP's caption cleaning: lower case, `. ! " ( ) * # : ; ~` to spaces, single spaces, at most max_words."""
+def clean_caption(text: str, max_words: int | None = 72) -> str:
+    """BLIP's caption cleaning: lower case, `. ! " ( ) * # : ; ~` to spaces, single spaces, at most max_words if not None."""
     return " ".join(_DROPPED.sub(" ", text.lower()).split()[:max_words])
 
 
@@ -147,3 +147,6 @@ class TextTokenizer(Protocol):
 
     def __call__(self, captions: Sequence[str]) -> TextBatch:
         """Token ids of captions, cleaned, cut to what the text encoder reads and padded to the longest."""
+
+    def cut(self, captions: Sequence[str]) -> int:
+        """How many of these captions lose their end by that."""

@@ -15,7 +15,7 @@ from engine.building import pixels_of
 from engine.config import Config
 from engine.evaluation import Split, evaluate_split, open_split
 from engine.run import LOGGER, Run
-from engine.sources import open_dataset
+from engine.sources import open_dataset, say_what_is_cut
 from engine.stage import Context, Mark
 from engine.stages.fixed_style import style_texts
 from models import METHODS
@@ -68,6 +68,7 @@ def evaluate_run(context: Context) -> None:
         )
         return
     LOGGER.info("Evaluating %s: %d queries, %d images.", path, len(split.captions), len(split.images))
+    say_what_is_cut(model.tokenizer, split.captions, split.name)
     evaluation = evaluate_split(model, split, config, context.machine, config.test.k_test, run.stop_if_asked)
     mark = evaluation_mark(config)
     if distributed.is_main():

@@ -26,7 +26,7 @@ from engine.loop import Place, Schedule, Trainer
 from engine.material import compact, generated_material, report_identities, supervised_material
 from engine.pair_weights import PairWeights
 from engine.run import LOGGER, Run
-from engine.sources import open_dataset, open_tokenizer
+from engine.sources import open_dataset, open_tokenizer, say_what_is_cut
 from engine.stage import Context, Mark
 from models.batch import Batch
 from models.methods.base import Method
@@ -207,6 +207,8 @@ class SearchTraining:
         labels, count = compact(labels)
         model.set_identities(count)
         model.to(self.machine.device)
+        if place.round == 0:
+            say_what_is_cut(model.tokenizer, [caption.text for caption in self.material.captions], "training")
         batches = PairBatches(
             self.feed,
             self.material.pairs(model.prepare(self.material.captions), labels),

@@ -118,6 +118,15 @@ class BlipTokenizer:
         mask = torch.arange(ids.shape[1]) < lengths[:, None]
         return TextBatch(ids, mask, {WORDS: _padded(words, torch.int16)})
 
+    def cut(self, captions: Sequence[str]) -> int:
+        """How many captions `tokenizer(captions)` does not hold to their end."""
+        whole = [clean_caption(caption, max_words=None) for caption in captions]
+        encodings = self._tokenizer.encode_batch(whole)
+        return sum(
+            text != clean_caption(text) or len(self._known(encoding)) > RETRIEVAL_LENGTH - 2
+            for text, encoding in zip(whole, encodings, strict=True)
+        )
+
     def prompt_ids(self, prompt: str) -> list[int]:
         """What a decoder starts from: [DEC] and the prompt's pieces, no [SEP]."""
         ((_, encoding),) = self._encode([prompt])

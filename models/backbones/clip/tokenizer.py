@@ -125,6 +125,11 @@ class ClipTokenizer:
         mask = torch.arange(ids.shape[1]) < lengths[:, None]
         return TextBatch(ids, mask, {WORDS: _padded(words, torch.int16)})
 
+    def cut(self, captions: Sequence[str]) -> int:
+        """How many captions `tokenizer(captions)` does not hold to their end."""
+        encodings = self._tokenizer.encode_batch([_cleaner()(caption) for caption in captions])
+        return sum(len(self._known(encoding)) > self.length - 2 for encoding in encodings)
+
     def _known(self, encoding: Encoding) -> list[int]:
         """The places of the tokens, less words with a piece that no caption trained: their embeddings would be noise."""
         units = encoding.word_ids

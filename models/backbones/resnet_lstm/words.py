@@ -95,6 +95,12 @@ class Words:
         ids = torch.tensor([row + [PAD_ID] * (width - len(row)) for row in rows], dtype=torch.int64)
         return TextBatch(ids.reshape(len(rows), width), torch.arange(width) < lengths[:, None])
 
+    def cut(self, captions: Sequence[str]) -> int:
+        """How many captions have more words than are looked at."""
+        return sum(
+            len(_WORD.findall(clean_caption(caption, max_words=None))) > MOST_WORDS for caption in captions
+        )
+
 
 def _check(vocabulary: Sequence[str]) -> None:
     if not vocabulary:
