@@ -39,6 +39,24 @@ class UnlabelledImages(Sequence[str]):
         return [os.path.join(self.image_root, image) for image in self.images]
 
 
+class CaptionedImages:
+    """The images of the train split that have captions, with these and nothing else: no identity is kept.
+
+    `images` are paths, `captions` the sentences of each. An image that the annotation lists more than once comes once, with
+    all its sentences.
+    """
+
+    __slots__ = ("captions", "images")
+
+    def __init__(self, dataset: PedesDataset) -> None:
+        found: dict[str, dict[str, None]] = {}
+        for record in dataset.train:
+            found.setdefault(record.image, {}).update(dict.fromkeys(record.captions))
+        kept = {image: tuple(captions) for image, captions in found.items() if captions}
+        self.images: tuple[str, ...] = tuple(kept)
+        self.captions: tuple[tuple[str, ...], ...] = tuple(kept.values())
+
+
 class LabelledPairs(Sequence[tuple[int, str, int]]):
     """Every caption of the records with its image and identity, for supervised training.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -29,14 +29,23 @@ def method_class(name: str) -> type[Method]:
     return METHODS[name]
 
 
-def supervised(config: Config) -> bool:
-    """Whether training uses the data set's own captions and identities.
+def supervision(config: Config) -> Literal["zero-shot", "pseudo", "pairs", "labels"]:
+    """What training learns from: what the configuration says, else what the method asks for.
 
     Raises:
         UserError: no such method.
     """
     asked = config.train.supervision
-    return (method_class(config.model.method).supervision if asked == "method" else asked) == "labels"
+    return method_class(config.model.method).supervision if asked == "method" else asked
+
+
+def reads_captions(config: Config) -> bool:
+    """Whether training uses the data set's own captions, with or without its identities.
+
+    Raises:
+        UserError: no such method.
+    """
+    return supervision(config) in ("pairs", "labels")
 
 
 def pixels_of(model: Method | Captioner | type[Method]) -> Pixels:
@@ -61,6 +70,11 @@ def check_model(config: Config) -> None:
     if settings.size not in kind.sizes:
         raise UserError(
             f"The method '{settings.method}' comes in {', '.join(kind.sizes)}, not in '{settings.size}': set model.size."
+        )
+    if supervision(config) == "zero-shot" and not (settings.pretrained and settings.tokenizer):
+        raise UserError(
+            "Without training a model is what its pre-trained weights and their vocabulary make of it: name both, in "
+            "model.pretrained and model.tokenizer, or choose another train.supervision."
         )
     if config.train.pair_weights != "none" and not kind.weighs_pairs:
         raise UserError(

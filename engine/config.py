@@ -166,10 +166,11 @@ class WarmUpConfig(Section):
 
 
 class TrainConfig(Section):
-    """Rounds of clustering and training (methods of supervision "pseudo"), or one supervised run."""
+    """Rounds of clustering and training, or one training where labels are there or none are made (``docs/training.md``)."""
 
-    # pseudo: generated captions and clusters; labels: real captions and identities (upper bound)
-    supervision: Literal["method", "pseudo", "labels"] = "method"
+    # zero-shot: nothing is trained; pseudo: generated captions and clusters; pairs: the data set's own captions without its
+    # identities; labels: with them (upper bound)
+    supervision: Literal["method", "zero-shot", "pseudo", "pairs", "labels"] = "method"
     captions: list[Literal["base", "styled", "fixed"]] | None = None  # none: the kinds the method asks for
     rounds: Count = 5
     max_epoch: Positive = 30
@@ -224,6 +225,7 @@ class TrainConfig(Section):
 class ClusterConfig(Section):
     """DBSCAN on re-ranked distances (``docs/clustering.md``)."""
 
+    enabled: bool = True  # false: every image its own class, one training instead of rounds
     metric: Literal["profile", "jaccard"] = "profile"
     eps: Literal["auto"] | float = "auto"
     ratio: Fraction = 0.051

@@ -191,7 +191,7 @@ def _cluster(features: np.ndarray, config: Config, eps: float | None, device: to
             raise UserError(
                 f"cluster.source {settings.source} can't be read as a .npy array: {error}."
             ) from None
-    options: dict[str, Any] = settings.model_dump(exclude={"source", "eps"})
+    options: dict[str, Any] = settings.model_dump(exclude={"enabled", "source", "eps"})
     if settings.eps == "auto" and eps is not None:
         options["eps"] = eps
     else:

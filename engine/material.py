@@ -12,8 +12,8 @@ from captioning.attributes import group
 from captioning.files import CAPTIONS, PRE_CAPTIONS, both_captions, load_captions, load_pre_captions
 from data import PedesDataset
 from data.errors import UserError
-from data.views import LabelledPairs
-from engine.building import method_class
+from data.views import CaptionedImages, LabelledPairs
+from engine.building import method_class, supervision
 from engine.config import Config
 from engine.feeds import Pairs
 from engine.sources import fixed_captions, generated_captions, training_images
@@ -129,6 +129,37 @@ def training_caption(
     if upper is None or lower is None:
         upper, lower = group(text)
     return TrainingCaption(text, tuple(upper), tuple(lower))
+
+
+def material_of(dataset: PedesDataset, config: Config) -> Material:
+    """What the configuration's supervision allows.
+
+    Raises:
+        UserError: captions or identities that it needs are missing.
+    """
+    made = {"pseudo": generated_material, "pairs": captioned_material, "labels": supervised_material}
+    return made[supervision(config)](dataset, config)
+
+
+def captioned_material(dataset: PedesDataset, config: Config) -> Material:
+    """The data set's own captions: no identity is read.
+
+    Raises:
+        UserError: a data set without captions, such as a bare folder.
+    """
+    view = CaptionedImages(dataset)
+    if not view.images:
+        raise UserError(
+            "train.supervision=pairs learns from the data set's own captions, and this one has none: use pseudo."
+        )
+    return Material(
+        list(view.images),
+        np.repeat(np.arange(len(view.images)), [len(captions) for captions in view.captions]),
+        [training_caption(text) for captions in view.captions for text in captions],
+        [captions[0] for captions in view.captions],
+        None,
+        config.run_directory / "tokenizer",
+    )
 
 
 def supervised_material(dataset: PedesDataset, config: Config) -> Material:

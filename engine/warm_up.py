@@ -3,7 +3,7 @@
 The retrieval model learns the captions of stage A, every image its own class: first with the global loss alone, then to
 match as well, where it can. The captioner's and the retrieval model's released files come from one pre-training that
 contrasts and matches images with texts; so both stages start from this one, too, where both are on one backbone. A
-supervised training warms up on the captions that it may read, the data set's own.
+training that may read the data set's own captions warms up on these.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from captioning.files import CAPTIONS, PRE_CAPTIONS, both_captions, load_captions, load_pre_captions
 from data import PedesDataset
 from engine import checkpoints, distributed
-from engine.building import captioner_method, method_class, new_model, pixels_of, supervised
+from engine.building import captioner_method, method_class, new_model, pixels_of, reads_captions
 from engine.config import Config
 from engine.feeds import ImageFeed, PairBatches, Pairs
 from engine.loop import Place, Schedule, Trainer
-from engine.material import supervised_material, training_caption
+from engine.material import material_of, training_caption
 from engine.run import LOGGER, Run
 from engine.sources import training_images
 from engine.stage import Context
@@ -51,7 +51,7 @@ def warm_up_path(config: Config, method: str = "") -> Path:
         method: another than the configured one.
     """
     backbone = method_class(method or config.model.method).backbone
-    directory = config.run_directory if supervised(config) else config.captioner_directory
+    directory = config.run_directory if reads_captions(config) else config.captioner_directory
     return directory / ("warm_up.pth" if backbone == Captioner.backbone else f"warm_up-{backbone}.pth")
 
 
@@ -69,7 +69,7 @@ def forget(config: Config, method: str = "") -> None:
 
 def belongs_to_training(config: Config) -> bool:
     """Whether the main stage alone uses the configured method's warm-up, so that doing it anew includes the warm-up."""
-    return supervised(config) or captioner_method(config) != config.model.method
+    return reads_captions(config) or captioner_method(config) != config.model.method
 
 
 def is_wanted(config: Config) -> bool:
@@ -94,7 +94,7 @@ def warm_up(
         model = new_model(config, context.machine, tokenizer, method)
         LOGGER.info(
             "No pre-trained weights: warming up on %s.",
-            "the data set's own captions" if supervised(config) else "the captions of stage A",
+            "the data set's own captions" if reads_captions(config) else "the captions of stage A",
         )
         _train(context, model, dataset, run, path)
         if distributed.is_main():
@@ -169,8 +169,8 @@ def _trainer(
 
 def _material(config: Config, dataset: PedesDataset, model: Method) -> tuple[ImageFeed, Pairs]:
     """The images and pairs to learn from, every image its own class."""
-    if supervised(config):
-        material = supervised_material(dataset, config)
+    if reads_captions(config):
+        material = material_of(dataset, config)
         images, owners, captions = material.images, material.owners, material.captions
     else:
         path = config.caption_directory / PRE_CAPTIONS

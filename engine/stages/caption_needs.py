@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from captioning.files import CAPTIONS, load_captions, store_beside
 from captioning.store import CaptionStore
 from engine import warm_up
-from engine.building import supervised
+from engine.building import reads_captions, supervision
 from engine.config import Config
 from engine.material import CAPTIONER_KINDS, caption_kinds
 from engine.run import LOGGER
@@ -15,7 +15,10 @@ from engine.run import LOGGER
 
 def not_needed(config: Config, stage: str) -> bool:
     """True, and said so, where training has no use for what this stage makes for base and styled captions."""
-    if supervised(config):
+    if supervision(config) == "zero-shot":
+        LOGGER.info("%s: not needed, nothing is trained.", stage)
+        return True
+    if reads_captions(config):
         LOGGER.info(
             "%s: not needed, '%s' learns from the data set's own captions.", stage, config.model.method
         )

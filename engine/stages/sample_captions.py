@@ -11,7 +11,7 @@ from captioning.files import PRE_CAPTIONS, store_beside
 from captioning.pipeline import caption_sample, estimate_sample, export
 from captioning.store import CaptionStore
 from engine import distributed
-from engine.building import supervised
+from engine.building import supervision
 from engine.config import PreTextConfig
 from engine.material import caption_kinds
 from engine.run import LOGGER, Run
@@ -49,7 +49,7 @@ def sample_captions(context: Context) -> None:
     config = context.config
     if not not_needed(config, STAGE):
         _caption_sample(context)
-    if not supervised(config) and "fixed" in caption_kinds(config):
+    if supervision(config) == "pseudo" and "fixed" in caption_kinds(config):
         fixed_style.caption_training_images(
             context, _asked(context, "dry_run"), _asked(context, "retry_refused")
         )

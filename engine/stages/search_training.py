@@ -1,4 +1,4 @@
-"""The main stage: rounds of clustering, label correction and training, or one supervised training.
+"""The main stage: rounds of clustering, label correction and training, or one training where none are needed.
 
 A round: features from the best model so far, clusters, corrected labels, then training from the STARTING weights
 (pre-trained ones, or those of a warm-up on generated pairs where there are none) on every image that is not noise, once with
@@ -17,13 +17,13 @@ import numpy as np
 from torch import Tensor, nn
 
 from engine import checkpoints, distributed, warm_up
-from engine.building import method_class, new_model, pixels_of, supervised
-from engine.config import save_config
+from engine.building import method_class, new_model, pixels_of, supervision
+from engine.config import Config, save_config
 from engine.evaluation import Split, evaluate_split, open_split
 from engine.feeds import ImageFeed, PairBatches
 from engine.labels import PseudoLabels, log_report, pseudo_labels, report
 from engine.loop import Place, Schedule, Trainer
-from engine.material import compact, generated_material, report_identities, supervised_material
+from engine.material import compact, material_of, report_identities
 from engine.pair_weights import PairWeights
 from engine.run import LOGGER, Run
 from engine.sources import open_dataset, open_tokenizer, say_what_is_cut
@@ -70,18 +70,31 @@ def train_search(context: Context) -> None:
     if distributed.is_main():
         save_config(config, directory / "config.yaml")
     run = Run(directory, "log.txt", context.stop)
-    training = SearchTraining(context, run)
-    if training.supervised:
-        training.supervised_run()
-    elif config.train.rounds == 0:
-        training.keep_start()
+    if supervision(config) == "zero-shot":
+        keep_released(context)
     else:
-        for number in range(config.train.rounds):
-            training.round(number)
+        SearchTraining(context, run).train()
     mark.set()  # before the states go: a run that is killed in between must not train again
     if distributed.is_main():
         shutil.rmtree(directory / "train", ignore_errors=True)  # resume states; best.pth and the labels stay
         LOGGER.info("Training is finished: the model is %s.", directory / "best.pth")
+
+
+def keep_released(context: Context) -> None:
+    """Zero-shot: the pre-trained weights are the model, and no training image or caption is read."""
+    config = context.config
+    tokenizer = method_class(config.model.method).tokenizer_class.load(config.model.tokenizer)
+    model = new_model(config, context.machine, tokenizer)
+    LOGGER.info("%s", model.load_pretrained(Path(config.model.pretrained)))
+    if distributed.is_main():
+        checkpoints.save(config.run_directory / "best.pth", description(model, config, selected_on="last"))
+    distributed.barrier()
+
+
+def description(model: Method, config: Config, **meta: Any) -> dict[str, Any]:
+    """What the checkpoint of a run holds."""
+    meta["config"] = json.dumps(config.model_dump(mode="json"))
+    return checkpoints.describe(model, config.model.method, config.model.size, **meta)
 
 
 def _steps_of(mark: Path) -> int:
@@ -98,10 +111,8 @@ class SearchTraining:
     def __init__(self, context: Context, run: Run) -> None:
         self.context, self.config, self.machine, self.run = context, context.config, context.machine, run
         self.directory = context.config.run_directory
-        self.supervised = supervised(self.config)
         dataset = open_dataset(self.config)
-        make = supervised_material if self.supervised else generated_material
-        self.material = make(dataset, self.config)
+        self.material = material_of(dataset, self.config)
         self.report_identities = report_identities(dataset, self.material.images)
         kind = method_class(self.config.model.method)
         self.tokenizer = open_tokenizer(
@@ -121,6 +132,19 @@ class SearchTraining:
         self.states = self.directory / "train"
         self.steps_done = 0
 
+    def train(self) -> None:
+        """What this run is: one training on labels that are there, or rounds on those that it makes."""
+        images = len(self.material.images)
+        if self.material.identities is not None:
+            self._train(Place("supervised"), self.material.identities, self._schedule())
+        elif self.config.train.rounds == 0:
+            self.keep_start()
+        elif not self.config.cluster.enabled:
+            self._train(Place("own-classes"), np.arange(images), self._schedule())
+        else:
+            for number in range(self.config.train.rounds):
+                self.round(number)
+
     def new_model(self) -> Method:
         """The method's model with its starting weights: the warm-up's, else released ones, else random ones."""
         model = new_model(self.config, self.machine, self.tokenizer)
@@ -133,7 +157,7 @@ class SearchTraining:
     def keep_start(self) -> None:
         """No rounds: the starting weights are the model (an ablation)."""
         if distributed.is_main():
-            checkpoints.save(self.best, self._describe(self.new_model(), selected_on="last"))
+            checkpoints.save(self.best, description(self.new_model(), self.config, selected_on="last"))
         distributed.barrier()
 
     def round(self, number: int) -> None:
@@ -147,10 +171,6 @@ class SearchTraining:
                 write_atomically(done, str(steps))
             distributed.barrier()
         self.steps_done += _steps_of(done)
-
-    def supervised_run(self) -> None:
-        """One training on the data set's own captions and identities."""
-        self._train(Place("supervised"), self.material.identities, self._schedule())
 
     def _schedule(self) -> Schedule:
         settings = self.config.train
@@ -277,13 +297,13 @@ class SearchTraining:
         """Selection: the highest Rank-1 + mAP on val, with re-ranking where there is matching; the last epoch without one; never test."""
         meta = {"selected_on": "last" if self.val is None else "val", "round": place.round, "epoch": epoch}
         if self.val is None and last:
-            checkpoints.save(self.best, self._describe(model, **meta))
+            checkpoints.save(self.best, description(model, self.config, **meta))
         if val is None:
             return
         ranked = val["itm"] or val["itc"]
         score = ranked["r1"] + ranked["mAP"]
         if not self.best.exists() or score > checkpoints.load(self.best)["meta"]["score"]:
-            checkpoints.save(self.best, self._describe(model, **meta, score=score))
+            checkpoints.save(self.best, description(model, self.config, **meta, score=score))
 
     def _record_epoch(
         self,
@@ -301,7 +321,3 @@ class SearchTraining:
         ranked = (val["itm"] or val["itc"]) if val else None
         found = f"  val Rank-1 {ranked['r1']:.2f} mAP {ranked['mAP']:.2f}" if ranked else ""
         LOGGER.info("%s epoch %d/%d: %s%s (%.0f s)", place.phase, epoch + 1, epochs, parts, found, seconds)
-
-    def _describe(self, model: Method, **meta: Any) -> dict[str, Any]:
-        meta["config"] = json.dumps(self.config.model_dump(mode="json"))
-        return checkpoints.describe(model, self.config.model.method, self.config.model.size, **meta)

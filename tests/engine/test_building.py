@@ -14,7 +14,8 @@ from engine.building import (
     method_class,
     new_captioner,
     new_model,
-    supervised,
+    reads_captions,
+    supervision,
 )
 from engine.config import load_config
 from engine.material import caption_kinds
@@ -65,12 +66,14 @@ def test_every_method_takes_its_own_configuration_or_says_what_does_not_fit(meth
 def test_supervision_is_the_methods_own_unless_it_is_set(method, config):
     config.model.method = method
     own = method_class(method).supervision
-    assert supervised(config) == (own == "labels")
+    assert reads_captions(config) == (own == "labels")
     config.train.supervision = "pseudo"
-    assert not supervised(config)
+    assert not reads_captions(config)
     assert caption_kinds(config)
-    config.train.supervision = "labels"
-    assert supervised(config)
+    for rung in ("pairs", "labels"):
+        config.train.supervision = rung
+        assert reads_captions(config)
+        assert supervision(config) == rung
 
 
 @pytest.mark.parametrize("method", METHODS)

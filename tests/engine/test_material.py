@@ -12,7 +12,13 @@ from captioning.files import Caption, write_captions
 from data.errors import UserError
 from data.records import PedesDataset, Record
 from engine.building import method_class
-from engine.material import compact, generated_material, report_identities, supervised_material
+from engine.material import (
+    captioned_material,
+    compact,
+    generated_material,
+    report_identities,
+    supervised_material,
+)
 
 IMAGES = ["a/1.png", "a/2.png", "b/1.png", "b/2.png", "c/1.png"]
 
@@ -117,6 +123,23 @@ def test_supervised_material_uses_every_human_caption(config, dataset):
     folder = dataset_of(Record(image, -1, ()) for image in IMAGES)
     with pytest.raises(UserError, match="supervised"):
         supervised_material(folder, config)
+
+
+def test_captioned_material_reads_no_identity(config, dataset):
+    records = [*dataset.train, Record(IMAGES[0], 99, ("a third caption.", "a human caption 0."))]
+    records.append(Record("d/1.png", 5, ()))
+    material = captioned_material(dataset_of(records), config)
+    assert material.identities is None
+    assert material.images == IMAGES, "without captions there is nothing to learn, and no image comes twice"
+    assert [caption.text for caption in material.captions[:3]] == [
+        "a human caption 0.",
+        "another human caption 0.",
+        "a third caption.",
+    ]
+    assert material.owners.tolist() == [0, 0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+    assert material.cluster_texts[4] == "a human caption 4."
+    with pytest.raises(UserError, match="supervision=pairs"):
+        captioned_material(dataset_of(Record(image, -1, ()) for image in IMAGES), config)
 
 
 def test_identities_for_the_report_follow_the_images(dataset):
