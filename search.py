@@ -5,7 +5,7 @@ python search.py query --index INDEX "a man in a red jacket and black trousers" 
 python search.py serve --index INDEX
 """
 
-from serving.commands import main
+from serving.command_line import main
 
 if __name__ == "__main__":
     main(__doc__)

@@ -29,11 +29,10 @@ import torch
 from data.errors import UserError
 from engine import warm_up
 from engine.config import Config, load_config
-from engine.several_seeds import CAPTION_STAGES, ROWS, is_finished, results_path, spread
-from engine.stage import Mark
-from engine.stages import captioner_training, image_captions, sample_captions, search_training
-from engine.stages.evaluation import MSM
-from retrieval.metrics import METRICS
+from engine.marks import CAPTION_STAGES, Mark
+from engine.results import MSM, results_path
+from engine.several_seeds import ROWS, is_finished, spread
+from retrieval.results import METRICS
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).parent / "results"
@@ -124,16 +123,7 @@ def _check_warm_up(config: Config) -> None:
 
 
 def _marks(config: Config, captions: bool) -> list[Mark]:
-    if not captions:
-        return [Mark(config.run_directory / ".train.done", config, search_training.SECTIONS)]
-    return [
-        Mark(folder / f".{stage.STAGE}.done", config, stage.SECTIONS)
-        for stage, folder in (
-            (sample_captions, config.caption_directory),
-            (captioner_training, config.captioner_directory),
-            (image_captions, config.caption_directory),
-        )
-    ]
+    return [Mark.of(stage, config) for stage in (CAPTION_STAGES if captions else ("train",))]
 
 
 def config_files(target: Path, method: str) -> list[Path]:

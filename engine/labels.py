@@ -26,8 +26,8 @@ from data.errors import UserError
 from engine import distributed
 from engine.config import Config
 from engine.feeds import ImageFeed
+from engine.log import LOGGER
 from engine.machine import Machine
-from engine.run import LOGGER
 from models.methods.base import Method
 from retrieval.division import Division
 from retrieval.encode import Gallery, GalleryWriter, Progress

@@ -17,8 +17,9 @@ from data.errors import UserError
 from engine import checkpoints, distributed
 from engine.distributed import Interrupted
 from engine.feeds import PairBatches
+from engine.log import LOGGER
 from engine.machine import Machine
-from engine.run import LOGGER, Run
+from engine.run import Run
 from engine.seeds import seed_of
 from models.batch import Batch
 

@@ -17,8 +17,9 @@ from data.transforms import uniform
 from engine import checkpoints, distributed
 from engine.distributed import Interrupted
 from engine.feeds import PairBatches
+from engine.log import LOGGER
 from engine.loop import Machine, Place
-from engine.run import LOGGER, Run
+from engine.run import Run
 from engine.seeds import sample_seeds, seed_of
 from models.methods.base import Method
 

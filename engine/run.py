@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import signal
-import sys
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from engine import distributed
+from engine.log import LOGGER, LogFile
 from retrieval.results import write_atomically
-
-LOGGER = logging.getLogger("pspd")
 
 
 class StopSignal:
@@ -120,28 +117,6 @@ def _numbers(values: dict[str, Any], prefix: str) -> list[tuple[str, float]]:
         elif isinstance(value, (int, float)) and key not in {"round", "epoch", "step", "total_step"}:
             found.append((name, float(value)))
     return found
-
-
-def start_logging() -> None:
-    """Messages go to standard error, plainly; only the main process speaks below warnings."""
-    if not LOGGER.handlers:
-        handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(logging.Formatter("%(message)s"))
-        LOGGER.addHandler(handler)
-    LOGGER.setLevel(logging.INFO if distributed.is_main() else logging.WARNING)
-    LOGGER.propagate = False
-
-
-class LogFile(logging.FileHandler):
-    """A log that can't be written costs its lines and nothing else: a full disk is told by what fails to be saved."""
-
-    def handleError(self, record: logging.LogRecord) -> None:
-        """Say nothing, where logging would print a traceback for every line."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Write the line, if the file can be opened at all: its folder may be gone by now."""
-        with contextlib.suppress(OSError):
-            super().emit(record)
 
 
 def _add_log_file(path: Path) -> None:

@@ -20,14 +20,12 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from data.errors import UserError
+from engine.command_line import add_configuration
 from engine.config import Config, load_config
-from engine.stage import Mark, differences
-from engine.stages.evaluation import MSM, evaluation_mark
-from engine.stages.search_training import SECTIONS as TRAIN_SECTIONS
-from retrieval.metrics import METRICS
-from retrieval.results import TITLES, write_atomically
+from engine.marks import CAPTION_STAGES, Mark, differences
+from engine.results import MSM, PLAIN, PROTOCOLS, are_up_to_date, results_path
+from retrieval.results import METRICS, TITLES, write_atomically
 
-CAPTION_STAGES = ("gen_pre_train_text", "pre_train", "gen_text")
 ROWS = {"itc": "features alone", "itm": "with ITM re-ranking"}
 # What all runs of a summary have in common; the rest of a results.json is what is summarised.
 SHARED = ("dataset", "method", "split", "protocol", "selected_on", "queries", "gallery")
@@ -73,12 +71,7 @@ def configs_of_seeds(
 
 def is_finished(config: Config) -> bool:
     """Whether the run is trained and its own model evaluated, both with these settings."""
-    directory = config.run_directory
-    trained = Mark(directory / ".train.done", config, TRAIN_SECTIONS)
-    evaluated = evaluation_mark(config)
-    if trained.changes() != [] or evaluated.changes() != [] or not results_path(config).is_file():
-        return False
-    return evaluated.path.stat().st_mtime_ns >= trained.path.stat().st_mtime_ns
+    return Mark.of("train", config).changes() == [] and are_up_to_date(config)
 
 
 def plan(configs: Mapping[int, Config], start: str = "") -> list[tuple[int, str]]:
@@ -100,15 +93,15 @@ def plan(configs: Mapping[int, Config], start: str = "") -> list[tuple[int, str]
     return todo
 
 
-def summary_path(config: Config, protocol: str = "plain") -> Path:
+def summary_path(config: Config, protocol: str = PLAIN) -> Path:
     """``output/<run without its seed>-seeds.json``, another protocol in a file of its own."""
     run = config.run or f"{config.dataset.label}-{{method}}"
     name = re.sub(r"[-_.]?(?:seed)?\{seed\}", "", run).replace("{method}", config.model.method)
-    suffix = "" if protocol == "plain" else f"-{protocol}"
+    suffix = "" if protocol == PLAIN else f"-{protocol}"
     return Path(config.output) / f"{name or config.model.method}-seeds{suffix}.json"
 
 
-def summarise(configs: Mapping[int, Config], protocol: str = "plain") -> dict[str, Any]:
+def summarise(configs: Mapping[int, Config], protocol: str = PLAIN) -> dict[str, Any]:
     """Mean, standard deviation (of the sample; null for one seed), least and greatest of every metric, in percent.
 
     Args:
@@ -139,12 +132,6 @@ def training_minutes(config: Config) -> float:
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     epochs = [event for event in map(json.loads, lines) if event["event"] == "epoch"]
     return round(sum(epoch["seconds"] for epoch in epochs if epoch["phase"] != "warm-up") / 60, 2)
-
-
-def results_path(config: Config, protocol: str = "plain") -> Path:
-    """Where ``test.py`` writes the results of a protocol."""
-    folder = config.run_directory if protocol == "plain" else config.run_directory / protocol
-    return folder / "results.json"
 
 
 def spread(values: Sequence[float]) -> dict[str, Any]:
@@ -190,7 +177,7 @@ def _summarise(configs: Mapping[int, Config]) -> None:
     ):
         print("A bare folder has no captions to query with, so there are no results to compare.")
         return
-    for protocol in ("plain", MSM):
+    for protocol in PROTOCOLS:
         if protocol == MSM and not any(results_path(config, MSM).is_file() for config in configs.values()):
             continue
         content = summarise(configs, protocol)
@@ -201,7 +188,7 @@ def _summarise(configs: Mapping[int, Config]) -> None:
 
 
 def _results(config: Config, path: Path) -> dict[str, Any]:
-    if not path.is_file() or evaluation_mark(config).changes() is None:
+    if not path.is_file() or Mark.of("test", config).changes() is None:
         raise UserError(
             f"Seed {config.seed} has no results of its own model in {path.parent}: run the same command "
             "again, or evaluate it with eval.bash."
@@ -232,7 +219,7 @@ def _settings(config: Config) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"There is no {path}: seed {config.seed} was not trained here.")
     trained = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
-    evaluated = json.loads(evaluation_mark(config).path.read_text(encoding="utf-8"))
+    evaluated = json.loads(Mark.of("test", config).path.read_text(encoding="utf-8"))
     kept = {name: value for name, value in trained.items() if name not in FREE}
     return kept | {"test": evaluated["test"]}
 
@@ -244,10 +231,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("work", choices=("plan", "summary"))
-    parser.add_argument("--config", nargs="+", required=True, metavar="FILE")
-    parser.add_argument(
-        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", dest="overrides"
-    )
+    add_configuration(parser)
     parser.add_argument("--seeds", nargs="+", type=int, required=True, metavar="N")
     parser.add_argument(
         "--from", default="", metavar="STAGE", dest="start", help="do this stage and later ones again"

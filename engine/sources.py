@@ -12,7 +12,7 @@ from data.errors import UserError
 from data.views import UnlabelledImages
 from engine import distributed
 from engine.config import Config
-from engine.run import LOGGER
+from engine.log import LOGGER
 from models.texts import TextTokenizer
 from synthesis.demo import make_demo
 

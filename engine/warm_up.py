@@ -19,9 +19,10 @@ from engine import checkpoints, distributed
 from engine.building import captioner_method, method_class, new_model, pixels_of, reads_captions
 from engine.config import Config
 from engine.feeds import ImageFeed, PairBatches, Pairs
+from engine.log import LOGGER
 from engine.loop import Place, Schedule, Trainer
 from engine.material import material_of, training_caption
-from engine.run import LOGGER, Run
+from engine.run import Run
 from engine.sources import training_images
 from engine.stage import Context
 from models import Captioner

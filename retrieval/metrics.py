@@ -20,7 +20,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-METRICS = ("r1", "r5", "r10", "mAP", "mINP")
 _BLOCK_ENTRIES = 1 << 24  # scores ranked at a time: bounds the working memory at a few hundred MB
 
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from retrieval.evaluate import Evaluation
-from retrieval.metrics import METRICS
+if TYPE_CHECKING:  # it brings torch, which who reads results does without
+    from retrieval.evaluate import Evaluation
 
 TITLES = {"r1": "Rank-1", "r5": "Rank-5", "r10": "Rank-10", "mAP": "mAP", "mINP": "mINP"}
+METRICS = tuple(TITLES)
 
 
 def write_results(
@@ -94,12 +95,12 @@ def write_atomically(path: Path, text: str) -> None:
         raise
 
 
-def table(evaluation: Evaluation) -> str:
-    """Rank-1/5/10, mAP and mINP in percent with and without ITM re-ranking, as plain text."""
-    rows = [("features alone", evaluation.itc)]
-    if evaluation.itm is not None:
-        rows.append(("with ITM re-ranking", evaluation.itm))
-    head = f"{evaluation.queries} queries, {evaluation.gallery} images"
+def table(record: Mapping[str, Any]) -> str:
+    """What a results.json holds, for people: Rank-1/5/10, mAP and mINP in percent with and without ITM re-ranking."""
+    rows = [("features alone", record["itc"])]
+    if record["itm"] is not None:
+        rows.append(("with ITM re-ranking", record["itm"]))
+    head = f"{record['queries']} queries, {record['gallery']} images"
     width = max(len(head), *(len(name) for name, _ in rows))
     lines = [head.ljust(width) + "".join(TITLES[name].rjust(9) for name in METRICS)]
     lines += [

@@ -1,4 +1,4 @@
-"""Searching a folder of images by sentences: the commands behind ``search.py``, and what loads models for them."""
+"""Searching a folder of images by sentences: the commands behind ``search.py``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import argparse
 import json
 import os
 import shutil
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -18,9 +17,9 @@ from engine import checkpoints
 from engine.building import pixels_of
 from engine.config import RuntimeConfig
 from engine.distributed import Interrupted
+from engine.log import LOGGER
 from engine.machine import Machine, make_machine
-from engine.run import LOGGER, StopSignal
-from engine.stage import exit_code
+from engine.run import StopSignal
 from retrieval.pictures import contact_sheet
 from serving.index import CHECKPOINT
 from serving.indexing import IndexWriter, Report, digest_of
@@ -31,71 +30,8 @@ from serving.vectors import kind
 _SHOWN = 5  # unreadable images that are named
 
 
-def main(description: str, arguments: Sequence[str] | None = None) -> None:
-    """Parse the command line, run ``index``, ``query`` or ``serve``, and end with an exit code."""
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    commands = parser.add_subparsers(required=True, metavar="index|query|serve")
-    for add in (_add_index, _add_query, _add_serve):
-        command = add(commands)
-        command.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1 (default: auto)")
-        command.add_argument(
-            "--precision",
-            default="auto",
-            choices=("auto", "fp32", "bf16"),
-            help="of the network's body (default: auto, bf16 on a GPU that has it)",
-        )
-    options = parser.parse_args(arguments)
-    sys.exit(exit_code(lambda: options.work(options)))
-
-
-def _add_index(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
-    parser = commands.add_parser("index", help="encode a folder of images, or bring its index up to date")
-    parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="a folder of person crops")
-    parser.add_argument(
-        "--checkpoint", type=Path, required=True, metavar="FILE", help="best.pth of a training"
-    )
-    parser.add_argument("--out", type=Path, required=True, metavar="INDEX", help="the index folder")
-    parser.add_argument("--batch-size", type=_count, default=32, help="images encoded at once (default: 32)")
-    parser.add_argument("--workers", type=_count, default=2, help="threads that decode (default: 2)")
-    parser.set_defaults(work=index)
-    return parser
-
-
-def _add_query(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
-    parser = commands.add_parser("query", help="find images by a sentence")
-    parser.add_argument("sentence", help="what the person looks like, in English")
-    parser.add_argument("--index", type=Path, required=True, metavar="INDEX")
-    parser.add_argument("--top", type=int, default=10, help="images to list (default: 10)")
-    parser.add_argument(
-        "--rerank", type=int, default=0, metavar="N", help="re-rank the N most similar images by ITM"
-    )
-    parser.add_argument("--sheet", type=Path, metavar="FILE.jpg", help="draw the images with their scores")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.set_defaults(work=query)
-    return parser
-
-
-def _add_serve(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
-    parser = commands.add_parser("serve", help="a web page for the same (needs requirements-search.txt)")
-    parser.add_argument("--index", type=Path, required=True, metavar="INDEX")
-    parser.add_argument(
-        "--host", default="127.0.0.1", help="address to listen on (default: this machine only)"
-    )
-    parser.add_argument("--port", type=int, default=7860, help="default: 7860; 0 takes any free one")
-    parser.set_defaults(work=serve)
-    return parser
-
-
 def _machine(options: argparse.Namespace) -> Machine:
     return make_machine(RuntimeConfig(device=options.device, precision=options.precision))
-
-
-def _count(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 on")
-    return int(text)
 
 
 def index(options: argparse.Namespace) -> int:

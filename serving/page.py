@@ -24,7 +24,7 @@ import gradio
 from PIL import Image
 
 from data.errors import UserError
-from engine.run import LOGGER
+from engine.log import LOGGER
 from serving.index import SearchIndex
 from serving.opening import open_image
 from serving.searcher import QUERY_LENGTH, Hit, Searcher

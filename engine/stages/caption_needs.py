@@ -9,8 +9,8 @@ from captioning.store import CaptionStore
 from engine import warm_up
 from engine.building import reads_captions, supervision
 from engine.config import Config
+from engine.log import LOGGER
 from engine.material import CAPTIONER_KINDS, caption_kinds
-from engine.run import LOGGER
 
 
 def not_needed(config: Config, stage: str) -> bool:

@@ -18,17 +18,18 @@ from data.errors import UserError
 from engine import checkpoints, distributed, warm_up
 from engine.building import captioner_method, new_captioner, pixels_of
 from engine.feeds import ImageFeed, PairBatches, Pairs
+from engine.log import LOGGER
 from engine.loop import Place, Schedule, Trainer
-from engine.run import LOGGER, Run
+from engine.marks import Mark
+from engine.run import Run
 from engine.sources import open_dataset, open_tokenizer, training_images
-from engine.stage import Context, Mark
+from engine.stage import Context
 from engine.stages.caption_needs import captions_are_there, not_needed
 from models import Captioner
 from models.batch import Batch
 from models.texts import TextTokenizer
 from models.world import World
 
-SECTIONS = ("seed", "dataset", "gen_pre_train_text", "pre_train")
 STAGE = "pre_train"
 
 
@@ -58,7 +59,7 @@ def train_captioner(context: Context) -> None:
     """
     config, machine = context.config, context.machine
     directory = config.captioner_directory
-    mark = Mark(directory / f".{STAGE}.done", config, SECTIONS)
+    mark = Mark.of(STAGE, config)
     state_path = directory / "last.pth"
     if (not context.force and mark.is_set(STAGE)) or not_needed(config, STAGE):
         return

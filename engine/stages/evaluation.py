@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -14,28 +14,18 @@ from engine import checkpoints, distributed
 from engine.building import pixels_of
 from engine.config import Config
 from engine.evaluation import Split, evaluate_split, open_split
-from engine.run import LOGGER, Run
+from engine.log import LOGGER
+from engine.marks import Mark
+from engine.results import MSM, PLAIN, results_path, told, where
+from engine.run import Run
 from engine.sources import open_dataset, say_what_is_cut
-from engine.stage import Context, Mark
+from engine.stage import Context
 from engine.stages.fixed_style import style_texts
 from models import METHODS
 from retrieval.curves import training_curves
 from retrieval.evaluate import Evaluation
 from retrieval.pictures import rank_lists
-from retrieval.results import table, write_results
-
-SECTIONS = ("seed", "dataset", "test")
-MSM = "msm"  # the second protocol, and the folder of its results
-
-
-def evaluation_mark(config: Config) -> Mark:
-    """Says that ``results.json`` is that of the run's own ``best.pth``, and with which settings."""
-    return Mark(config.run_directory / ".test.done", config, SECTIONS)
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """``--checkpoint``: another file than the run's own best.pth."""
-    parser.add_argument("--checkpoint", type=Path, help="the model to evaluate (default: the run's best.pth)")
+from retrieval.results import write_results
 
 
 def evaluate_run(context: Context) -> None:
@@ -50,7 +40,7 @@ def evaluate_run(context: Context) -> None:
     dataset = open_dataset(config)
     directory = config.run_directory
     run = Run(directory, "log.txt", context.stop)
-    path = context.arguments.checkpoint or directory / "best.pth"
+    path = Path(context.arguments.checkpoint or directory / "best.pth")
     model, content = checkpoints.load_retrieval_model(path)
     if content["method"] != config.model.method:
         raise UserError(
@@ -70,18 +60,18 @@ def evaluate_run(context: Context) -> None:
     LOGGER.info("Evaluating %s: %d queries, %d images.", path, len(split.captions), len(split.images))
     say_what_is_cut(model.tokenizer, split.captions, split.name)
     evaluation = evaluate_split(model, split, config, context.machine, config.test.k_test, run.stop_if_asked)
-    mark = evaluation_mark(config)
+    mark = Mark.of("test", config)
     if distributed.is_main():
         mark.clear()
         # Not beside the plain results of another model.
-        (directory / MSM / "results.json").unlink(missing_ok=True)
-        _write(directory / "results.json", config, content, split, evaluation, "plain")
+        results_path(config, MSM).unlink(missing_ok=True)
+        record = _write(config, content, split, evaluation, PLAIN)
         _draw(context, split, evaluation, directory)
-        print(table(evaluation))
+        print(told(record, config))
     if "fixed" in METHODS[content["method"]].caption_kinds and config.test.msm_weight:
         _evaluate_msm(context, run, model, content, dataset, split)
     if distributed.is_main():
-        print(f"Results, per-query lists and pictures: {directory}/")
+        print(where(config))
     if context.arguments.checkpoint is None:
         mark.set()
     distributed.barrier()
@@ -96,17 +86,14 @@ def _evaluate_msm(
     (style, *_) = machine.processes.gather(style)
     evaluation = evaluate_split(model, split, config, machine, config.test.k_test, run.stop_if_asked, style)
     if distributed.is_main():
-        _write(config.run_directory / MSM / "results.json", config, content, split, evaluation, MSM)
-        print(
-            f"\nMSM protocol, weight {style.weight}: gallery captioned, queries rewritten\n{table(evaluation)}"
-        )
+        print(told(_write(config, content, split, evaluation, MSM), config))
 
 
 def _write(
-    path: Path, config: Config, content: dict, split: Split, evaluation: Evaluation, protocol: str
-) -> None:
-    write_results(
-        path,
+    config: Config, content: dict, split: Split, evaluation: Evaluation, protocol: str
+) -> dict[str, Any]:
+    return write_results(
+        results_path(config, protocol),
         evaluation,
         dataset=config.dataset.label,
         method=content["method"],

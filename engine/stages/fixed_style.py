@@ -19,13 +19,14 @@ from captioning.store import CaptionStore
 from data import PedesDataset
 from data.errors import UserError
 from engine import distributed
-from engine.run import LOGGER, Run
+from engine.log import LOGGER
+from engine.marks import Mark
+from engine.run import Run
 from engine.sources import open_dataset, training_images
-from engine.stage import Context, Mark, set_aside
+from engine.stage import Context, set_aside
 from engine.stages.asking import open_backends, progress_bar
 from retrieval.evaluate import StyleTexts
 
-SECTIONS = ("dataset", "gen_pre_train_text")
 TITLE = "fixed style"
 GALLERY = "fixed_gallery.jsonl"  # of images that are evaluated; imported files bring rewritten queries, too
 QUERIES = "fixed_queries.jsonl"
@@ -39,7 +40,7 @@ def caption_training_images(context: Context, dry_run: bool, retry: bool) -> Non
     """
     config = context.config
     path = config.caption_directory / FIXED_CAPTIONS
-    mark = Mark(path.with_name(".fixed_captions.done"), config, SECTIONS)
+    mark = Mark.of("fixed_captions", config)
     if not (context.force or dry_run or retry) and mark.is_set(TITLE):
         return
     if context.force and not dry_run:

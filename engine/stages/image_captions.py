@@ -34,16 +34,17 @@ from engine import checkpoints, distributed
 from engine.building import pixels_of
 from engine.config import Config
 from engine.feeds import ImageFeed
-from engine.run import LOGGER, Run
+from engine.log import LOGGER
+from engine.marks import Mark
+from engine.run import Run
 from engine.seeds import seed_of
 from engine.sources import open_dataset, training_images
-from engine.stage import Context, Mark, set_aside
+from engine.stage import Context, set_aside
 from engine.stages.asking import progress_bar
 from engine.stages.caption_needs import captions_are_there, not_needed
 from models import Captioner
 from retrieval.memory import in_portions
 
-SECTIONS = ("seed", "dataset", "gen_text")
 STAGE = "gen_text"
 Record = Mapping[str, Any]
 
@@ -56,7 +57,7 @@ def caption_images(context: Context) -> None:
     """
     config = context.config
     path = config.caption_directory / CAPTIONS
-    mark = Mark(path.with_name(f".{STAGE}.done"), config, SECTIONS)
+    mark = Mark.of(STAGE, config)
     if (not context.force and mark.is_set(STAGE)) or not_needed(config, STAGE):
         return
     if context.force:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import numpy as np
@@ -13,31 +12,18 @@ from captioning.store import CaptionStore
 from engine import distributed
 from engine.building import supervision
 from engine.config import PreTextConfig
+from engine.log import LOGGER
+from engine.marks import Mark
 from engine.material import caption_kinds
-from engine.run import LOGGER, Run
+from engine.run import Run
 from engine.seeds import seed_of
 from engine.sources import open_dataset, training_images
-from engine.stage import Context, Mark, set_aside
+from engine.stage import Context, set_aside
 from engine.stages import fixed_style
 from engine.stages.asking import open_backends, progress_bar
 from engine.stages.caption_needs import captions_are_there, not_needed
 
-SECTIONS = ("seed", "dataset", "gen_pre_train_text")
 STAGE = "gen_pre_train_text"
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """``--dry-run`` and ``--retry-refused``."""
-    parser.add_argument(
-        "--dry-run",
-        action="store_true",
-        help="only say what is still to be asked, how long it takes and what it costs",
-    )
-    parser.add_argument(
-        "--retry-refused",
-        action="store_true",
-        help="ask again about images that were refused or came back empty",
-    )
 
 
 def sample_captions(context: Context) -> None:
@@ -59,7 +45,7 @@ def _caption_sample(context: Context) -> None:
     """A base and a styled caption of each sampled image."""
     config = context.config
     path = config.caption_directory / PRE_CAPTIONS
-    mark = Mark(path.with_name(f".{STAGE}.done"), config, SECTIONS)
+    mark = Mark.of(STAGE, config)
     dry_run, retry = _asked(context, "dry_run"), _asked(context, "retry_refused")
     wanted = context.force or dry_run or retry
     if not wanted and mark.is_set(STAGE):

@@ -22,17 +22,17 @@ from engine.config import Config, save_config
 from engine.evaluation import Split, evaluate_split, open_split
 from engine.feeds import ImageFeed, PairBatches
 from engine.labels import PseudoLabels, log_report, pseudo_labels, report
+from engine.log import LOGGER
 from engine.loop import Place, Schedule, Trainer
+from engine.marks import Mark
 from engine.material import compact, material_of, report_identities
 from engine.pair_weights import PairWeights
-from engine.run import LOGGER, Run
+from engine.run import Run
 from engine.sources import open_dataset, open_tokenizer, say_what_is_cut
-from engine.stage import Context, Mark
+from engine.stage import Context
 from models.batch import Batch
 from models.methods.base import Method
 from retrieval.results import write_atomically
-
-SECTIONS = ("seed", "dataset", "model", "train", "cluster", "correction")
 
 
 class RetrievalTask(nn.Module):
@@ -55,7 +55,7 @@ def train_search(context: Context) -> None:
     """
     config = context.config
     directory = config.run_directory
-    mark = Mark(directory / ".train.done", config, SECTIONS)
+    mark = Mark.of("train", config)
     if not context.force and mark.is_set("train"):
         return
     if context.force and distributed.is_main():

@@ -16,8 +16,7 @@ import pytest
 
 from benchmarks import ablation
 from data.errors import UserError
-from engine.stage import Mark
-from engine.stages.search_training import SECTIONS
+from engine.marks import Mark
 from tests.pipeline.mini import ROOT, make_pipeline
 
 DEMO = ROOT / "configs" / "demo.yaml"
@@ -62,7 +61,7 @@ def test_a_run_finished_with_other_settings_is_refused(tmp_path):
     assert not run.finished()
     other = run.config.model_copy(deep=True)
     other.train.rounds = 9
-    Mark(other.run_directory / ".train.done", other, SECTIONS).set()
+    Mark.of("train", other).set()
     with pytest.raises(UserError, match=r"train.rounds 9 -> \d.*--force"):
         run.finished()
 

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from engine.config import Config, load_config
+from engine.log import LOGGER
 from engine.machine import Machine
-from engine.run import LOGGER
 from models.backbones.blip.tokenizer import BlipTokenizer
 from models.world import World
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from engine.run import LogFile
+from engine.log import LogFile
 
 
 def test_a_log_whose_folder_is_gone_ends_nothing(tmp_path):

@@ -10,10 +10,8 @@ import pytest
 
 from data.errors import UserError
 from engine.config import load_config, save_config
+from engine.marks import Mark
 from engine.several_seeds import configs_of_seeds, main, plan, spread, summarise, summary_path, table
-from engine.stage import Mark
-from engine.stages.evaluation import evaluation_mark
-from engine.stages.search_training import SECTIONS
 
 METRICS = {"r1": 30.0, "r5": 50.0, "r10": 60.0, "mAP": 25.0, "mINP": 20.0}
 RESULTS = {
@@ -56,9 +54,9 @@ def finish(config, **changes) -> None:
     """What train.py and test.py leave behind that matters here."""
     directory = config.run_directory
     save_config(config, directory / "config.yaml")
-    Mark(directory / ".train.done", config, SECTIONS).set()
+    Mark.of("train", config).set()
     (directory / "results.json").write_text(json.dumps({**RESULTS, **changes}), "utf-8")
-    evaluation_mark(config).set()
+    Mark.of("test", config).set()
 
 
 def test_every_seed_that_is_not_finished_is_planned(configs, capsys):
@@ -76,8 +74,8 @@ def test_a_seed_finished_with_other_settings_or_evaluated_before_training_is_not
     other = configs[0].model_copy(deep=True)
     other.train.rounds = 9
     save_config(other, other.run_directory / "config.yaml")
-    Mark(other.run_directory / ".train.done", other, SECTIONS).set()
-    os.utime(evaluation_mark(configs[1]).path, (0, 0))
+    Mark.of("train", other).set()
+    os.utime(Mark.of("test", configs[1]).path, (0, 0))
     configs[2].test.k_test = 3
     assert plan(configs) == [(0, ""), (1, ""), (2, "")]
 
@@ -172,7 +170,7 @@ def test_threads_and_devices_may_differ(configs):
 def test_results_of_another_checkpoint_are_not_a_seeds_results(configs):
     for config in configs.values():
         finish(config)
-    evaluation_mark(configs[1]).clear()
+    Mark.of("test", configs[1]).clear()
     with pytest.raises(UserError, match="Seed 1 has no results of its own model"):
         summarise(configs)
 

@@ -13,10 +13,13 @@ import torch
 
 from clustering.inputs import ClusteringError
 from data.errors import UserError
+from engine import stage
+from engine.command_line import read_command, stage_parser
 from engine.config import Config
 from engine.distributed import Interrupted
+from engine.marks import Mark
 from engine.run import Run, StopSignal
-from engine.stage import Context, Mark, main, set_aside
+from engine.stage import Context, set_aside
 from models.registry import ModelError
 
 
@@ -106,7 +109,7 @@ def run_stage(config, tmp_path, monkeypatch, messages):
     def call(work, *arguments: str) -> int:
         monkeypatch.setattr(sys, "argv", ["stage.py", "--config", str(path), *arguments])
         with pytest.raises(SystemExit) as caught:
-            main(work, "A stage.")
+            stage.run_stage(work, read_command(stage_parser("A stage.")))
         return caught.value.code
 
     return call

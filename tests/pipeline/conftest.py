@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from engine.run import LOGGER
+from engine.log import LOGGER
 from tests.pipeline.mini import Pipeline, make_pipeline
 
 

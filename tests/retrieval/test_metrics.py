@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retrieval import metrics
-from retrieval.metrics import METRICS, rank_queries, retrieval_metrics
+from retrieval.metrics import rank_queries, retrieval_metrics
+from retrieval.results import METRICS
 
 
 def by_loops(scores, query_ids, gallery_ids):

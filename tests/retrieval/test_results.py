@@ -61,8 +61,8 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_table_shows_both_rows(evaluation):
-    lines = table(evaluation).splitlines()
+def test_table_shows_both_rows(evaluation, captions, tmp_path):
+    lines = table(write(tmp_path / "results.json", evaluation, captions)).splitlines()
     assert len(lines) == 3
     assert len({len(line) for line in lines}) == 1
     assert lines[0].split()[-5:] == ["Rank-1", "Rank-5", "Rank-10", "mAP", "mINP"]

@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy, normalize
 from data import PedesDataset, load_dataset
 from data.records import Record
 from engine import checkpoints
-from engine.run import LOGGER
+from engine.log import LOGGER
 from models import build_model
 from models.backbones.blip.tokenizer import BlipTokenizer
 from models.methods.base import Method

@@ -11,8 +11,9 @@ import time
 from pathlib import Path
 
 from data.errors import UserError
+from engine.command_line import read_command, stage_parser
 from engine.run import Run
-from engine.stage import Context, main
+from engine.stage import Context, run_stage
 
 
 def work(context: Context) -> None:
@@ -29,4 +30,4 @@ def work(context: Context) -> None:
 
 
 if __name__ == "__main__":
-    main(work, "A share of work.")
+    run_stage(work, read_command(stage_parser("A share of work.")))

@@ -1,0 +1,80 @@
+"""The command line of ``search.py``, read before torch is loaded: a typing mistake is told at once."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from engine.command_line import told_in_a_sentence
+
+
+def main(description: str, arguments: Sequence[str] | None = None) -> None:
+    """Parse the command line, run ``index``, ``query`` or ``serve``, and end with an exit code."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(required=True, metavar="index|query|serve")
+    for add in (_add_index, _add_query, _add_serve):
+        command = add(commands)
+        command.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1 (default: auto)")
+        command.add_argument(
+            "--precision",
+            default="auto",
+            choices=("auto", "fp32", "bf16"),
+            help="of the network's body (default: auto, bf16 on a GPU that has it)",
+        )
+    options = parser.parse_args(arguments)
+    with told_in_a_sentence():
+        sys.exit(_work(options))
+
+
+def _work(options: argparse.Namespace) -> int:
+    from serving import commands  # after the command line: it brings torch, which takes seconds
+
+    return getattr(commands, options.command)(options)
+
+
+def _add_index(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
+    parser = commands.add_parser("index", help="encode a folder of images, or bring its index up to date")
+    parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="a folder of person crops")
+    parser.add_argument(
+        "--checkpoint", type=Path, required=True, metavar="FILE", help="best.pth of a training"
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="INDEX", help="the index folder")
+    parser.add_argument("--batch-size", type=_count, default=32, help="images encoded at once (default: 32)")
+    parser.add_argument("--workers", type=_count, default=2, help="threads that decode (default: 2)")
+    parser.set_defaults(command="index")
+    return parser
+
+
+def _add_query(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
+    parser = commands.add_parser("query", help="find images by a sentence")
+    parser.add_argument("sentence", help="what the person looks like, in English")
+    parser.add_argument("--index", type=Path, required=True, metavar="INDEX")
+    parser.add_argument("--top", type=int, default=10, help="images to list (default: 10)")
+    parser.add_argument(
+        "--rerank", type=int, default=0, metavar="N", help="re-rank the N most similar images by ITM"
+    )
+    parser.add_argument("--sheet", type=Path, metavar="FILE.jpg", help="draw the images with their scores")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(command="query")
+    return parser
+
+
+def _add_serve(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
+    parser = commands.add_parser("serve", help="a web page for the same (needs requirements-search.txt)")
+    parser.add_argument("--index", type=Path, required=True, metavar="INDEX")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on (default: this machine only)"
+    )
+    parser.add_argument("--port", type=int, default=7860, help="default: 7860; 0 takes any free one")
+    parser.set_defaults(command="serve")
+    return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 on")
+    return int(text)
