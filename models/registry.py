@@ -1,14 +1,16 @@
 """Methods by name, and weights from one model to another.
 
-A method is one file in `models/methods` (and its YAML): whatever class of that package has a `name` is registered.
+A method is one file in `models/methods` (and its YAML): whatever class of that package has a `name` is registered. Its file
+is imported when it is asked for: one method's backbone needs packages that take seconds to load and others do without.
 """
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -21,22 +23,47 @@ class ModelError(ValueError):
     """A method, an option or a set of weights that does not fit; the message says what to change."""
 
 
-def find_methods() -> dict[str, type[Method]]:
-    """Every class with a `name` that a module of `models.methods` defines, by name."""
-    found: dict[str, type[Method]] = {}
-    for info in pkgutil.iter_modules(models.methods.__path__):
-        module = importlib.import_module(f"models.methods.{info.name}")
-        for candidate in vars(module).values():
-            if (
-                inspect.isclass(candidate)
-                and candidate.__module__ == module.__name__
-                and hasattr(candidate, "name")
-            ):
-                found[candidate.name] = candidate
-    return dict(sorted(found.items()))
+class Methods(Mapping[str, type[Method]]):
+    """Every class with a `name` that a file of `models.methods` defines, by name.
+
+    The names are read from the sources; a class comes with the import of its file.
+    """
+
+    def __init__(self) -> None:
+        self._places: dict[str, tuple[str, str]] = {}  # name -> module, class
+        for info in pkgutil.iter_modules(models.methods.__path__, "models.methods."):
+            source = info.module_finder.find_spec(info.name).loader.get_source(info.name)
+            for name, kind in _named_classes(source):
+                self._places[name] = info.name, kind
+        self._places = dict(sorted(self._places.items()))
+
+    def __getitem__(self, name: str) -> type[Method]:
+        module, kind = self._places[name]
+        return getattr(importlib.import_module(module), kind)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._places  # without the import
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
 
 
-METHODS: dict[str, type[Method]] = find_methods()
+def _named_classes(source: str) -> Iterator[tuple[str, str]]:
+    """The names that classes of a module give themselves, as in `name = "pspd"`, each with its class."""
+    for node in ast.parse(source).body:
+        for statement in node.body if isinstance(node, ast.ClassDef) else ():
+            match statement:
+                case (
+                    ast.Assign(targets=[ast.Name("name")], value=ast.Constant(str(name)))
+                    | ast.AnnAssign(target=ast.Name("name"), value=ast.Constant(str(name)))
+                ):
+                    yield name, node.name
+
+
+METHODS = Methods()
 
 
 def build_model(method: str, **options: Any) -> Method:

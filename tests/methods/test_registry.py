@@ -14,7 +14,7 @@ import models.methods
 from engine.config import load_config
 from models import METHODS, build_model, load_weights
 from models.methods.base import Method
-from models.registry import find_methods
+from models.registry import Methods
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -28,9 +28,11 @@ def test_one_more_file_is_one_more_method(tmp_path, monkeypatch):
     code = "from models.methods.pspd import PSPD\n\nclass Another(PSPD):\n    name = 'another'\n"
     (tmp_path / "another.py").write_text(code)
     monkeypatch.setattr(models.methods, "__path__", [*models.methods.__path__, str(tmp_path)])
-    found = find_methods()
-    sys.modules.pop("models.methods.another")
+    found = Methods()
     assert set(found) == {*METHODS, "another"}
+    assert "models.methods.another" not in sys.modules  # until it is asked for
+    assert issubclass(found["another"], METHODS["pspd"])
+    sys.modules.pop("models.methods.another")
 
 
 def test_a_method_is_one_file_a_configuration_and_a_page():
