@@ -30,15 +30,34 @@ done
 set_up_environment requirements.txt
 
 run_stages() { # stage from which on everything is done again, or nothing; further settings
-    local from=$1 stage code force=()
+    local from=$1 plan stage force code settings
     shift
-    for stage in "${STAGES[@]}"; do
-        [ "$stage" = "$from" ] && force=(--force)
-        launch "$stage.py" --config "${CONFIGS[@]}" "${OPTIONS[@]}" "$@" "${force[@]}" || {
+    settings=(--config "${CONFIGS[@]}" "${OPTIONS[@]}" "$@")
+    plan=$(outstanding "$from" "${settings[@]}") || exit $?
+    while read -r stage force <&4; do
+        [ -n "$stage" ] || continue # every stage is finished
+        launch "$stage.py" "${settings[@]}" ${force:+"$force"} || {
             code=$?
-            echo "Stage $stage ended with code $code; what is done is kept, and the same command goes on from there." >&2
+            # A mistake has been told in a sentence by now; who was killed could not say anything.
+            [ "$code" -le 128 ] || echo "Stage $stage was killed by signal $((code - 128)) (9: often for want of memory); what is done is kept, and the same command goes on from there." >&2
             exit "$code"
         }
+    done 4<<<"$plan"
+    [ -n "$plan" ] || "$PYTHON" -m engine.results "${settings[@]}"
+}
+
+# The stages that are still to be done, one per line, with --force where they are done again. Several machines have to start
+# the same ones, and each may see the files that they share at another time: there all are started, and say what is finished.
+outstanding() { # stage from which on everything is done again, or nothing; options of a stage
+    local from=$1 stage force=
+    shift
+    if [ "${NNODES:-1}" -eq 1 ]; then
+        "$PYTHON" -m engine.outstanding "$@" ${from:+--from "$from"}
+        return
+    fi
+    for stage in "${STAGES[@]}"; do
+        [ "$stage" = "$from" ] && force=--force
+        echo "$stage $force"
     done
 }
 
