@@ -1,4 +1,4 @@
-"""Pictures of an evaluation: rank lists with hits framed green, and (from `retrieval.curves`) training curves."""
+"""Pictures of an evaluation and of a search: rank lists with hits framed green, contact sheets."""
 
 from __future__ import annotations
 
@@ -9,13 +9,9 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-from matplotlib import get_data_path
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from retrieval.curves import training_curves
 from retrieval.evaluate import Evaluation
-
-__all__ = ["contact_sheet", "draw_rank_lists", "pick_queries", "rank_lists", "training_curves"]
 
 _CROP = (84, 188)  # pixels of a crop: the usual 1 : 2.2 of a standing person
 _GAP, _MARGIN, _TEXT_WIDTH, _HEADER = 10, 20, 290, 44
@@ -140,6 +136,8 @@ def _ending(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
 @cache
 def _font(size: int) -> ImageFont.FreeTypeFont:
     """DejaVu Sans, which matplotlib carries with it: the same letters on every machine."""
+    from matplotlib import get_data_path  # a command that draws nothing does not wait for it
+
     return ImageFont.truetype(str(Path(get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), size)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import runpy
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -26,6 +27,7 @@ CALLS = {
     "caption_generation": f"{TINY} --images 1 --max-length 12",
     "image_pipeline": "--repetitions 1 --images 50 --sources 128x64",
     "evaluation_memory": "--size tiny --images 40 --k-test 4",
+    "start_up": "--before . --repetitions 1 --only 'train.py --help'",
     "divided_work": "--repetitions 1 --images 70 --gallery 9 --queries 10 --k-test 4",
 }
 
@@ -33,12 +35,12 @@ CALLS = {
 def run(name: str, arguments: str, monkeypatch) -> None:
     if name == "evaluation_memory":  # it measures the peak of its whole process, tests before it included
         subprocess.run(
-            [sys.executable, "-m", f"benchmarks.{name}", *arguments.split()],
+            [sys.executable, "-m", f"benchmarks.{name}", *shlex.split(arguments)],
             cwd=BENCHMARKS.parent,
             check=True,
         )
         return
-    monkeypatch.setattr(sys, "argv", [f"{name}.py", *arguments.split()])
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", *shlex.split(arguments)])
     runpy.run_path(str(BENCHMARKS / f"{name}.py"), run_name="__main__")
 
 
