@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Every stage of a training, then the evaluation:
-#   bash train.bash [demo|cuhk|icfg|rstp|folder|FILE.yaml] [pspd|tsn|cada|ssan|irra] [--seeds N ...] [--set KEY=VALUE ...] [--from STAGE] [--force]
+#   bash train.bash [demo|cuhk|icfg|rstp|folder|FILE.yaml] [pspd|tsn|cada|ssan|irra] [--seeds N ...] [--set KEY=VALUE ...] [--from STAGE] [--force] [--dry-run]
 # Without arguments: the demo with PSPD. A finished stage is skipped, an interrupted one goes on where it stopped.
 # --seeds 0 1 2 does all of it once per seed, and then says mean and spread of the results.
 # --from STAGE does STAGE and all after it again; --force does everything again.
+# --dry-run says which stages are left and starts none.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
-if [ "${1:-}" = --help ] || [ "${1:-}" = -h ]; then sed -n '2,7s/^# //p' train.bash; exit 0; fi
+if [ "${1:-}" = --help ] || [ "${1:-}" = -h ]; then sed -n '2,8s/^# //p' train.bash; exit 0; fi
 source scripts/environment.bash
 source scripts/launch.bash
 STAGES=(gen_pre_train_text pre_train gen_text train test)
@@ -14,7 +15,7 @@ STAGES=(gen_pre_train_text pre_train gen_text train test)
 read_target "$@"
 take_seeds
 set -- "${REST[@]}"
-FROM= OPTIONS=()
+FROM= DRY_RUN= OPTIONS=()
 while [ $# -gt 0 ]; do
     case $1 in
         --from)
@@ -22,6 +23,7 @@ while [ $# -gt 0 ]; do
             [[ " ${STAGES[*]} " == *" $FROM "* ]] || usage_error "--from needs one of: ${STAGES[*]}."
             shift 2 ;;
         --force) FROM=${STAGES[0]}; shift ;;
+        --dry-run) DRY_RUN=1; shift ;;
         --set) OPTIONS+=(--set); shift; while [ $# -gt 0 ] && [[ $1 != --* ]]; do OPTIONS+=("$1"); shift; done ;;
         *) usage_error "Unknown argument '$1': see bash train.bash --help." ;;
     esac
@@ -34,6 +36,10 @@ run_stages() { # stage from which on everything is done again, or nothing; furth
     shift
     settings=(--config "${CONFIGS[@]}" "${OPTIONS[@]}" "$@")
     plan=$(outstanding "$from" "${settings[@]}") || exit $?
+    if [ -n "$DRY_RUN" ]; then
+        [ -z "$plan" ] || sed 's/^/To be done: /' <<<"$plan"
+        return
+    fi
     while read -r stage force <&4; do
         [ -n "$stage" ] || continue # every stage is finished
         launch "$stage.py" "${settings[@]}" ${force:+"$force"} || {
@@ -51,7 +57,7 @@ run_stages() { # stage from which on everything is done again, or nothing; furth
 outstanding() { # stage from which on everything is done again, or nothing; options of a stage
     local from=$1 stage force=
     shift
-    if [ "${NNODES:-1}" -eq 1 ]; then
+    if [ "${NNODES:-1}" -eq 1 ] || [ -n "$DRY_RUN" ]; then
         "$PYTHON" -m engine.outstanding "$@" ${from:+--from "$from"}
         return
     fi
@@ -71,4 +77,4 @@ while read -r seed from <&3; do
     echo "Seed $seed of ${SEEDS[*]}" >&2
     run_stages "$from" --set "seed=$seed"
 done 3<<<"$PLAN"
-summarise_seeds "${OPTIONS[@]}"
+[ -n "$DRY_RUN" ] || summarise_seeds "${OPTIONS[@]}"
