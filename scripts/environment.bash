@@ -1,39 +1,54 @@
 # Sourced by train.bash, eval.bash and run_tests.bash: sets PYTHON to an interpreter that satisfies a requirements file.
 # The active Python is used if it does; otherwise a virtual environment is made in .venv, or where PSPD_VENV says
-# (several clones may share one: it takes 5.5 GB).
+# (several clones may share one: it takes 5.5 GB). What is installed are the tested versions, those of constraints.txt;
+# PSPD_CONSTRAINTS names another such file, or "none" for the newest versions that the requirements allow.
+PSPD_CONSTRAINTS=${PSPD_CONSTRAINTS:-constraints.txt}
 
-satisfies() { # interpreter, requirements file
-    "$1" - "$2" <<'PY' 2>/dev/null
-import re, sys
-from importlib.metadata import PackageNotFoundError, version
+PACKAGES=$(dirname "${BASH_SOURCE[0]}")/packages.py
 
-if sys.version_info < (3, 11):
-    sys.exit(1)
+satisfies() { # interpreter, requirements file; says which versions are others than the tested ones
+    "$1" "$PACKAGES" check "$2" "$PSPD_CONSTRAINTS" 2>/dev/null >&3
+} 3>&2
 
-def numbers(text):
-    return [int(part) for part in re.findall(r"\d+", text.split("+")[0])[:3]]
+# Installs the requirements with the pins. A pin that can't be had is told and gives way to the nearest release allowed.
+install_packages() { # requirements file
+    local pip=("$PYTHON" -m pip --disable-pip-version-check install --quiet) message
+    if [ "$PSPD_CONSTRAINTS" = none ]; then
+        "${pip[@]}" -r "$1"
+        return
+    fi
+    if message=$("${pip[@]}" --only-binary :all: -r "$1" -c "$PSPD_CONSTRAINTS" 2>&1); then return; fi
+    if [[ $message == *"Retrying (Retry"* ]] || ! [[ $message == *"No matching distribution"* || $message == *"conflicting dependencies"* ]]; then
+        echo "$message" >&2 # no network, no room: other versions would not help
+        return 1
+    fi
+    install_nearest "$1" && return
+    echo "The tested versions do not install together here: the newest that the requirements allow are taken." >&2
+    "${pip[@]}" -r "$1"
+}
 
-def lines(path):
-    from pathlib import Path
-    for line in Path(path).read_text().splitlines():
-        line = line.split("#")[0].strip()
-        if line.startswith("-r "):
-            yield from lines(Path(path).parent / line[3:].strip())
-        elif line:
-            yield line
-
-for line in lines(sys.argv[1]):
-    name, _, least = line.partition(">=")
-    try:
-        if numbers(version(name.strip())) < numbers(least):
-            sys.exit(1)
-    except PackageNotFoundError:
-        sys.exit(1)
-PY
+install_nearest() { # requirements file
+    local pip=("$PYTHON" -m pip --disable-pip-version-check install --quiet) folder message code=1
+    folder=$(mktemp -d)
+    cp "$PSPD_CONSTRAINTS" "$folder/pins"
+    while "$PYTHON" "$PACKAGES" checkable "$folder/pins" > "$folder/asked"; do # until each pin, asked for by itself, is there
+        if message=$("${pip[@]}" --dry-run --no-deps --only-binary :all: -r "$folder/asked" 2>&1); then code=0; break; fi
+        "$PYTHON" "$PACKAGES" relax "$folder/pins" "$1" "$message" >&2 || break
+    done
+    if [ "$code" = 0 ]; then
+        message=$("${pip[@]}" --prefer-binary -r "$1" -c "$folder/pins" 2>&1) || code=1
+    fi
+    [ "$code" = 0 ] || echo "$message" | tail -n 5 >&2
+    rm -rf "$folder"
+    return "$code"
 }
 
 set_up_environment() { # requirements file
     local requirements=$1 active environment
+    if [ "$PSPD_CONSTRAINTS" != none ] && [ ! -f "$PSPD_CONSTRAINTS" ]; then
+        echo "There is no file $PSPD_CONSTRAINTS (PSPD_CONSTRAINTS): name one with pinned versions, or none." >&2
+        exit 1
+    fi
     active=$(command -v python3 || command -v python || true)
     if [ -n "$active" ] && [ -z "${PSPD_VENV:-}" ] && satisfies "$active" "$requirements"; then
         PYTHON=$active
@@ -58,10 +73,11 @@ set_up_environment() { # requirements file
     command -v flock >/dev/null && flock 9
     if ! satisfies "$PYTHON" "$requirements"; then
         "$active" -m venv "$environment" || { echo "Making $environment failed: is python3-venv installed?" >&2; exit 1; }
-        "$PYTHON" -m pip install --quiet --disable-pip-version-check -r "$requirements" || {
+        install_packages "$requirements" || {
             echo "Installing the packages of $requirements failed: see pip's message above; run the same command again." >&2
             exit 1
         }
+        satisfies "$PYTHON" "$requirements" || true # says what differs
     fi
     exec 9>&-
 }
