@@ -120,7 +120,8 @@ def check(feed: ImageFeed, paths: list[Path]) -> None:
     """The cache holds what decoding gives, and both normalise alike; SystemExit where not."""
     pixels = feed.pixels(np.arange(len(paths)))
     images = [decoded(path) for path in paths]
-    if not np.array_equal(pixels.numpy(), np.stack([np.asarray(image) for image in images])):
+    plain = np.stack([np.asarray(image) for image in images]).astype(int)
+    if np.abs(pixels.numpy() - plain).max() > 1:  # Pillow's rounding depends on its version
         raise SystemExit("The cache holds other pixels than decoding gives.")
     difference = (normalise(pixels) - torch.stack([standardised(image) for image in images])).abs().max()
     if difference > 1e-5:

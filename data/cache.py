@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from data.decoding import Progress, write_images
 from data.errors import UserError
-from data.images import MEAN_COLOUR, Interpolation, read_image, resampling, resize
+from data.images import MEAN_COLOUR, Interpolation, check_interpolation, decoders, read_image, resize
 
 _PIXEL_VERSION = 2  # raise it when the pixels or their order in the file change: old caches are then rebuilt
 
@@ -62,8 +62,9 @@ class ImageCache:
 
     `unreadable` names the images that did not open and are filled with the mean colour; `path` is the file.
 
-    The file's name holds a digest of every path, size and modification time, and a finished file appears under that
-    name at once (rename), so a changed image can't meet old pixels, and neither a killed builder nor two builders at
+    The file's name holds a digest of every path, size and modification time, and of the versions of the libraries that decode,
+    which are named beside it; a finished file appears under that name at once (rename), so a changed image or a Pillow of another
+    version can't meet old pixels, and neither a killed builder nor two builders at
     once leave a half-made cache behind. The lock only saves the second builder the work; it is the kernel's, so it
     ends with its owner.
     """
@@ -131,14 +132,14 @@ def _key(files: list[str], image_size: tuple[int, int], interpolation: Interpola
     It stays when an image changes, and begins no other key: what is out of date is found by it.
     """
     names = hashlib.blake2b("\0".join(files).encode("utf-8", "surrogatepass"), digest_size=8)
-    resampling(interpolation)  # a wrong one is told here and not by a process that decodes
+    check_interpolation(interpolation)  # a wrong one is told here and not by a process that decodes
     kind = "" if interpolation == "bilinear" else f"{interpolation}-"
     return f"images-{image_size[0]}x{image_size[1]}-{kind}{names.hexdigest()}"
 
 
 def _digest(files: list[str]) -> str:
-    """Names the state of the files: size and modification time of each; a missing file has a state too."""
-    digest = hashlib.blake2b(str(_PIXEL_VERSION).encode(), digest_size=8)
+    """Names the state of the files, size and modification time of each, and what decodes them; a missing file has a state too."""
+    digest = hashlib.blake2b(f"{_PIXEL_VERSION} {decoders()}".encode(), digest_size=8)
     for file in files:
         try:
             status = os.stat(file)
@@ -180,7 +181,10 @@ def _build(
             workers=workers,
             progress=progress,
         )
-        notes = {"unreadable": [[index, files[index], reason] for index, reason in bad]}
+        notes = {
+            "unreadable": [[index, files[index], reason] for index, reason in bad],
+            "decoders": decoders(),
+        }
         written = temporary.with_suffix(".notes.tmp")
         written.write_text(json.dumps(notes), "utf-8")
         # The notes first: where the array is, they are.
