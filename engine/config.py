@@ -259,7 +259,10 @@ class RuntimeConfig(Section):
 
     device: str = "auto"  # auto, cpu, cuda; a single process may name a card, cuda:1
     precision: Literal["auto", "fp32", "bf16"] = (
-        "auto"  # of the networks' bodies; auto: bf16 on GPUs that have it
+        "auto"  # of the networks' bodies; auto: bf16 on GPUs that have it, and on CPUs for captioning and search
+    )
+    linear: Literal["auto", "onednn", "torch"] = (
+        "auto"  # who computes large products on a CPU; auto: the faster
     )
     compile: bool = False  # training steps, by torch.compile; dropout then draws otherwise
     workers: Positive = 2

@@ -2,31 +2,52 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
 from data.errors import UserError
-from engine import distributed
+from data.images import decoders
+from engine import distributed, multiplication, processor
 from engine.config import RuntimeConfig
+from engine.multiplication import Multiplication
+from models.backbones import linear
 from models.world import World
 from retrieval.division import ALONE, Processes
 
 Placed = TypeVar("Placed", bound=nn.Module)
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+# Whether "auto" trains and evaluates in bf16 on a CPU, too, where that is faster. It captions and searches in it in any case.
+AUTO_TRAINS_IN_BF16 = False
+MULTIPLYING = (
+    "torch",
+    "torchvision",
+    "timm",
+    "numpy",
+    "numba",
+)  # libraries that results.json names, with those that decode
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What a run computes on. `precision` is that of the networks' bodies; heads, scores and losses are fp32 in any case."""
+    """What a run computes on. `precision` is that of the networks' bodies; heads, scores and losses are fp32 in any case.
+
+    `multiplication` is how a CPU multiplies (None on a GPU), `automatic` whether nobody asked for a precision by name, `rounded`
+    whether models that are placed keep their weights in bf16.
+    """
 
     device: torch.device
     world: World
     precision: torch.dtype
     compile: bool = False
     processes: Processes = ALONE  # that share encoding, matching and evaluation
+    multiplication: Multiplication | None = None
+    automatic: bool = False
+    rounded: bool = False
 
     @property
     def text_multiple(self) -> int:
@@ -38,7 +59,38 @@ class Machine:
         """The model on the device; it carries `precision` and `world` from here on, for whoever computes with it."""
         model.world = self.world
         model.precision = self.precision
+        if self.rounded:
+            linear.narrow(model)
         return model.to(self.device)
+
+    def for_use(self, model: nn.Module) -> Machine:
+        """This machine for a model that is neither trained nor measured: captioning and the search.
+
+        A CPU computes in bf16 then, where that is faster and nobody asked for another precision.
+        """
+        faster = self.automatic and self.multiplication is not None and self.multiplication.bf16
+        bf16 = self.precision is torch.bfloat16 or (faster and linear.is_wide(model))
+        precision = torch.bfloat16 if bf16 else self.precision
+        return replace(self, precision=precision, rounded=bf16 and self.device.type == "cpu")
+
+    def keep(self, directory: Path, runtime: RuntimeConfig, anew: bool) -> Machine:
+        """This machine, multiplying as the run in `directory` began to, unless it is to begin anew; every process calls it."""
+        if self.multiplication is None:
+            return self
+        kept = multiplication.keep(self.multiplication, runtime.linear, directory, anew, self.processes)
+        return replace(self, multiplication=kept)
+
+    def describe(self) -> dict[str, Any]:
+        """What a result depends on besides code, settings and data: for results.json."""
+        on_gpu = self.device.type == "cuda"
+        return {
+            "device": torch.cuda.get_device_name(self.device) if on_gpu else "cpu",
+            "processor": processor.name(),
+            "features": list(processor.features()),
+            "precision": next(name for name, kind in PRECISIONS.items() if kind is self.precision),
+            "linear": "torch" if on_gpu else linear.library(),
+            "libraries": {name: _version(name) for name in MULTIPLYING} | decoders(),
+        }
 
     def autocast(self) -> torch.autocast:
         """Mixed precision where it was asked for, nothing otherwise."""
@@ -49,7 +101,7 @@ def make_machine(runtime: RuntimeConfig) -> Machine:
     """The device, the processes and the precision that the settings ask for; joins the process group, if there is one.
 
     Raises:
-        UserError: a device that is not there, or that this process can't have for itself.
+        UserError: a device that is not there, or that this process can't have for itself; oneDNN where it is not there.
     """
     if runtime.threads:
         torch.set_num_threads(runtime.threads)
@@ -57,8 +109,18 @@ def make_machine(runtime: RuntimeConfig) -> Machine:
     if device.type == "cuda":
         torch.cuda.set_device(device)
     world = distributed.start(device)
-    precision = choose_precision(runtime.precision, device)
-    return Machine(device, world, precision, runtime.compile, distributed.processes())
+    processes = distributed.processes()
+    chosen = multiplication.choose(runtime.linear, processes) if device.type == "cpu" else None
+    precision = choose_precision(runtime.precision, device, chosen)
+    automatic = runtime.precision == "auto"
+    return Machine(device, world, precision, runtime.compile, processes, chosen, automatic)
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "none"
 
 
 def choose_device(name: str) -> torch.device:
@@ -101,12 +163,15 @@ def _own_gpu(device: torch.device) -> torch.device:
     return device
 
 
-def choose_precision(name: str, device: torch.device) -> torch.dtype:
-    """The precision called `name`; "auto" is bf16 on GPUs that compute in it, fp32 on older ones and on the CPU.
+def choose_precision(name: str, device: torch.device, chosen: Multiplication | None) -> torch.dtype:
+    """The precision called `name`; "auto" is bf16 on GPUs that compute in it, fp32 on older ones and on the CPU
+    (`AUTO_TRAINS_IN_BF16`).
 
     Cards before Ampere only imitate bf16, more slowly than they compute in fp32.
     """
     if name != "auto":
         return PRECISIONS[name]
+    if chosen is not None:
+        return torch.bfloat16 if AUTO_TRAINS_IN_BF16 and chosen.bf16 else torch.float32
     has_bf16 = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
     return torch.bfloat16 if has_bf16 else torch.float32

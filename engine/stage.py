@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from data.errors import UserError
-from engine import distributed
+from engine import distributed, processor
 from engine.building import check_model
 from engine.command_line import Command, told_in_a_sentence
 from engine.config import Config
@@ -33,6 +33,16 @@ class Context:
     stop: StopSignal
     force: bool = False
     arguments: argparse.Namespace = field(default_factory=argparse.Namespace)
+
+    def compute_in(self, directory: Path) -> None:
+        """Called where a stage begins to compute what it keeps in a folder: a run that is resumed multiplies as it began to."""
+        self.machine = self.machine.keep(directory, self.config.runtime, self.force)
+        self.say_machine()
+
+    def say_machine(self) -> None:
+        """Say by which library a CPU multiplies, as results depend on it by rounding."""
+        if self.machine.multiplication is not None:
+            LOGGER.info("On %s: %s.", processor.name(), self.machine.multiplication.describe())
 
     def check_stop(self) -> None:
         """Raise ``Interrupted`` when a stop was asked for: call where everything done so far is on disk."""

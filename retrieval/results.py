@@ -28,11 +28,13 @@ def write_results(
     captions: Sequence[str],
     query_ids: Sequence[int],
     images: Sequence[str],
+    computed: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Writes `path` (results.json) and, beside it, `queries.jsonl`; both appear whole or not at all.
 
     Args: `protocol` says how queries are scored ("plain", "msm"), `selected_on` what chose the checkpoint ("val",
-    "last"); `captions`, `query_ids` (Q) and `images` (G), paths as in the annotation, explain the per-query lines.
+    "last"); `captions`, `query_ids` (Q) and `images` (G), paths as in the annotation, explain the per-query lines;
+    `computed` says on what and by which libraries.
     Returns what results.json holds: metrics in percent, `itm` null where nothing was re-ranked.
     """
     path = Path(path)
@@ -47,6 +49,7 @@ def write_results(
         "queries": evaluation.queries,
         "gallery": evaluation.gallery,
         "seconds": round(evaluation.seconds, 3),
+        "computed": dict(computed),
     }
     lines = [
         json.dumps(_query_record(evaluation, query, captions[query], int(query_ids[query]), images))

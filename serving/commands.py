@@ -43,7 +43,7 @@ def index(options: argparse.Namespace) -> int:
     machine = _machine(options)
     images = find_images(options.images, "name your folder of person crops behind --images")
     model, content = checkpoints.load_retrieval_model(options.checkpoint)
-    model, image_size = machine.place(model), tuple(content["image_size"])
+    model, image_size = machine.for_use(model).place(model), tuple(content["image_size"])
     stop = StopSignal().install()
     with IndexWriter(options.out) as writer:
         writer.claim(model, image_size, digest_of(options.checkpoint), options.images)

@@ -43,7 +43,7 @@ def open_searcher(directory: Path, machine: Machine) -> Searcher:
             f"{directory / CHECKPOINT} is not the model that the index was made with: make the index anew."
         )
     model, _ = checkpoints.load_retrieval_model(directory / CHECKPOINT)
-    return Searcher(found, machine.place(model))
+    return Searcher(found, machine.for_use(model).place(model))
 
 
 def open_image(found: SearchIndex, image: str) -> Image.Image:

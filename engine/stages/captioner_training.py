@@ -57,7 +57,7 @@ def train_captioner(context: Context) -> None:
     Raises:
         UserError: stage A has not run, or the pre-trained weights are missing or of another model.
     """
-    config, machine = context.config, context.machine
+    config = context.config
     directory = config.captioner_directory
     mark = Mark.of(STAGE, config)
     state_path = directory / "last.pth"
@@ -78,6 +78,8 @@ def train_captioner(context: Context) -> None:
             warm_up.forget(config, captioner_method(config))
         distributed.barrier()
     run = Run(directory, "log.txt", context.stop)
+    context.compute_in(directory)
+    machine = context.machine
     model, batches = _prepare(context, dataset, run)
     settings = config.pre_train
     trainer = Trainer(

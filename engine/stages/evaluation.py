@@ -12,7 +12,6 @@ from data.errors import UserError
 from data.images import read_image
 from engine import checkpoints, distributed
 from engine.building import pixels_of
-from engine.config import Config
 from engine.evaluation import Split, evaluate_split, open_split
 from engine.log import LOGGER
 from engine.marks import Mark
@@ -57,6 +56,7 @@ def evaluate_run(context: Context) -> None:
             path,
         )
         return
+    context.say_machine()
     LOGGER.info("Evaluating %s: %d queries, %d images.", path, len(split.captions), len(split.images))
     say_what_is_cut(model.tokenizer, split.captions, split.name)
     evaluation = evaluate_split(model, split, config, context.machine, config.test.k_test, run.stop_if_asked)
@@ -65,7 +65,7 @@ def evaluate_run(context: Context) -> None:
         mark.clear()
         # Not beside the plain results of another model.
         results_path(config, MSM).unlink(missing_ok=True)
-        record = _write(config, content, split, evaluation, PLAIN)
+        record = _write(context, content, split, evaluation, PLAIN)
         _draw(context, split, evaluation, directory)
         print(told(record, config))
     if "fixed" in METHODS[content["method"]].caption_kinds and config.test.msm_weight:
@@ -86,16 +86,16 @@ def _evaluate_msm(
     (style, *_) = machine.processes.gather(style)
     evaluation = evaluate_split(model, split, config, machine, config.test.k_test, run.stop_if_asked, style)
     if distributed.is_main():
-        print(told(_write(config, content, split, evaluation, MSM), config))
+        print(told(_write(context, content, split, evaluation, MSM), config))
 
 
 def _write(
-    config: Config, content: dict, split: Split, evaluation: Evaluation, protocol: str
+    context: Context, content: dict, split: Split, evaluation: Evaluation, protocol: str
 ) -> dict[str, Any]:
     return write_results(
-        results_path(config, protocol),
+        results_path(context.config, protocol),
         evaluation,
-        dataset=config.dataset.label,
+        dataset=context.config.dataset.label,
         method=content["method"],
         split=split.name,
         protocol=protocol,
@@ -103,6 +103,7 @@ def _write(
         captions=split.captions,
         query_ids=split.query_ids,
         images=split.images,
+        computed=context.machine.describe(),
     )
 
 

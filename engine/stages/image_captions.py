@@ -85,6 +85,7 @@ def caption_images(context: Context) -> None:
 def _generated(context: Context, images: list[str], image_root: Path) -> dict[str, Record]:
     """The records of all images that have captions; what the store has already is not generated again."""
     path = store_beside(context.config.caption_directory / CAPTIONS)
+    context.compute_in(path.parent)
     with CaptionStore(path) as store:
         missing = set(store.missing(images))
         LOGGER.info("Stage C: captioning %d images (%d are done).", len(missing), len(images) - len(missing))
@@ -111,11 +112,12 @@ def _generate(
     context: Context, images: list[str], image_root: Path, chosen: np.ndarray, store: CaptionStore
 ) -> None:
     """Caption the images at the positions ``chosen``, batch by batch, until done or asked to stop."""
-    config, machine = context.config, context.machine
+    config = context.config
     path = config.captioner_directory / "captioner.pth"
     if not path.exists():
         raise UserError(f"There is no captioner {path}: run pre_train.py first.")
     model, content = checkpoints.load_captioner(path)
+    machine = context.machine.for_use(model)
     model = machine.place(model)
     feed = ImageFeed.of(
         [image_root / image for image in images],

@@ -1,11 +1,18 @@
-"""Matrix products of linear layers on a CPU, by oneDNN instead of the BLAS library.
+"""Matrix products of linear layers on a CPU: by the library that torch asks (MKL in its wheels for x86), or by oneDNN.
 
-torch's wheels hand fp32 products on x86 to MKL, which does not use AVX-512 on processors that are not Intel's: measured on
-one (docs/benchmarks.md), oneDNN, which torch ships as well, needs less than half the time, forward and backward, for the
-same sums in another order. Everywhere else (GPU, other types, autocast, torch.compile, small products) this is torch's own.
+torch ships both, with the same sums in another order. Which is faster depends on the processor: MKL does not use AVX-512 on
+those that are not Intel's, where oneDNN needs less than half the time, forward and backward; elsewhere oneDNN may be the
+slower one (docs/benchmarks.md). So whoever starts a run measures and says `use` (engine/multiplication.py). Everywhere else
+(GPU, other types, autocast, torch.compile, small products) this is torch's own.
+
+oneDNN is reached by an operator of torch that is private. No public one does the same: `set_float32_matmul_precision("medium")`
+hands products to it as well, and has them computed in bf16 on processors with AMX; a 1 x 1 convolution goes there or not by a
+rule of thumb. A torch that lacks the operator, or has it in another form, multiplies by itself.
 """
 
 from __future__ import annotations
+
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +21,41 @@ from torch.autograd.function import once_differentiable
 
 from models.eager import eager_on_cpu
 
+LIBRARIES = ("onednn", "torch")
 _WORTH = 1 << 21  # multiplications; below, making ready for oneDNN (10 us) costs more than it saves
+_WIDE = 512 * 512  # weights of a layer, on average
+_library: str | None = None  # of this process; None: oneDNN where it is there
+
+
+@cache
+def has_onednn() -> bool:
+    """Whether this torch computes a product by oneDNN when it is asked the way it is asked here, and rightly."""
+    if not torch.backends.mkldnn.is_available():
+        return False
+    values, weight, bias = torch.randn(3, 4), torch.randn(5, 4), torch.randn(5)
+    try:
+        found = _product(values, weight, bias)
+    except (AttributeError, RuntimeError, TypeError):  # no such operator, or one with other arguments
+        return False
+    return isinstance(found, Tensor) and torch.allclose(found, F.linear(values, weight, bias), atol=1e-5)
+
+
+def library() -> str:
+    """Who computes large products in this process: "onednn" or "torch"."""
+    return ("onednn" if has_onednn() else "torch") if _library is None else _library
+
+
+def use(name: str) -> None:
+    """From now on large products of this process are computed by "onednn" or "torch".
+
+    Raises ValueError for another name, and for oneDNN where this torch can't be asked for it.
+    """
+    global _library
+    if name not in LIBRARIES:
+        raise ValueError(f"There is no library {name!r} for products: use {' or '.join(LIBRARIES)}.")
+    if name == "onednn" and not has_onednn():
+        raise ValueError(f"torch {torch.__version__} can't be asked for products by oneDNN here: use torch.")
+    _library = name
 
 
 def _product(values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -56,7 +97,7 @@ def _suits_onednn(values: Tensor, weight: Tensor) -> bool:
         and values.dtype == weight.dtype == torch.float32
         and values.numel() * len(weight) >= _WORTH
         and weight.is_contiguous()
-        and torch.backends.mkldnn.is_available()
+        and library() == "onednn"
         and torch.backends.mkldnn.enabled
         and not torch.is_autocast_enabled("cpu")
     )
@@ -74,3 +115,24 @@ def speed_up(module: nn.Module) -> None:
     for part in module.modules():
         if type(part) is nn.Linear:
             part.__class__ = Linear
+
+
+def is_wide(module: nn.Module) -> bool:
+    """Whether products are most of what a module spends its time on: those of its `Linear` layers have BERT's size or so.
+
+    In narrow ones what is done besides takes longer in bf16 than products gain (docs/benchmarks.md).
+    """
+    sizes = [part.weight.numel() for part in module.modules() if isinstance(part, Linear)]
+    return bool(sizes) and sum(sizes) / len(sizes) >= _WIDE
+
+
+def narrow(module: nn.Module) -> None:
+    """Rounds the weights of all `Linear` layers inside a module to bf16, for one that only computes under autocast from now on.
+
+    The same numbers come out, since autocast rounds these weights anew at every call; a query of one sentence would spend more
+    time on that than on products. A weight that is also an embedding's stays: it is read as it is there.
+    """
+    shared = {id(part.weight) for part in module.modules() if isinstance(part, nn.Embedding)}
+    for part in module.modules():
+        if isinstance(part, Linear) and id(part.weight) not in shared:
+            part.to(torch.bfloat16)

@@ -10,7 +10,13 @@ from torch import nn
 from torch.nn.functional import linear as torch_linear
 
 from models.backbones import linear as module
-from models.backbones.linear import Linear, linear, speed_up
+from models.backbones.linear import Linear, has_onednn, is_wide, library, linear, narrow, speed_up, use
+
+
+@pytest.fixture(autouse=True)
+def onednn(monkeypatch):
+    """Whatever this machine's runs have chosen."""
+    monkeypatch.setattr(module, "_library", "onednn")
 
 
 @pytest.fixture
@@ -103,3 +109,70 @@ def test_layers_of_a_foreign_module_are_turned(product_calls):
     assert torch.allclose(foreign(values), expected, atol=1e-6)
     assert list(foreign.state_dict()) == names
     assert len(product_calls) == 2
+
+
+def test_the_other_library_is_torchs_own(product_calls):
+    use("torch")
+    layer, values = Linear(96, 130), torch.randn(400, 96)
+    assert layer(values).equal(torch_linear(values, layer.weight, layer.bias))
+    assert product_calls == []
+    use("onednn")
+    layer(values)
+    assert len(product_calls) == 1
+    with pytest.raises(ValueError, match="no library 'mkl' for products: use onednn or torch"):
+        use("mkl")
+
+
+def no_such_operator(*_):
+    raise AttributeError("'_OpNamespace' 'mkldnn' object has no attribute '_linear_pointwise'")
+
+
+def other_arguments(*_):
+    return torch.ops.mkldnn._linear_pointwise(*_)  # one of six
+
+
+def other_results(values, weight, bias):
+    return torch_linear(values, weight)
+
+
+@pytest.mark.parametrize("operator", [no_such_operator, other_arguments, other_results])
+def test_a_torch_without_that_operator_multiplies_by_itself(monkeypatch, operator):
+    monkeypatch.setattr(module, "_product", operator)
+    monkeypatch.setattr(module, "_library", None)
+    has_onednn.cache_clear()
+    try:
+        assert not has_onednn()
+        assert library() == "torch"
+        layer, values = Linear(96, 130), torch.randn(400, 96, requires_grad=True)
+        result = layer(values)
+        assert result.equal(torch_linear(values, layer.weight, layer.bias))
+        result.sum().backward()
+        with pytest.raises(ValueError, match=r"can't be asked for products by oneDNN here: use torch"):
+            use("onednn")
+    finally:
+        has_onednn.cache_clear()
+
+
+def test_weights_rounded_once_are_those_that_autocast_rounds():
+    torch.manual_seed(0)
+    words = nn.Embedding(130, 96)
+    network = nn.Sequential(
+        Linear(96, 200), nn.GELU(), nn.LayerNorm(200), Linear(200, 96), Linear(96, 130), nn.Linear(130, 8)
+    )
+    network[4].weight = words.weight  # as a word head's
+    values = torch.randn(50, 96)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        expected = network(values)
+        narrow(nn.ModuleList([words, network]))
+        found = network(values)
+    assert found.equal(expected)
+    kinds = [part.weight.dtype for part in network if hasattr(part, "weight")]
+    half, full = torch.bfloat16, torch.float32
+    assert kinds == [half, full, half, full, full]
+    assert words.weight.dtype is full
+
+
+def test_a_network_is_wide_by_the_products_it_is_made_of():
+    assert not is_wide(nn.Sequential(nn.Linear(2000, 2000)))
+    assert not is_wide(nn.Sequential(Linear(192, 192), Linear(192, 768)))
+    assert is_wide(nn.Sequential(Linear(768, 768), Linear(768, 3072)))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from importlib.metadata import version
+
 import pytest
 import torch
 from torch import nn
@@ -9,6 +12,8 @@ from torch import nn
 from data.errors import UserError
 from engine.config import RuntimeConfig
 from engine.machine import Machine, make_machine
+from engine.multiplication import Multiplication
+from models.backbones import linear
 from models.world import World
 
 CARDS = 2
@@ -87,6 +92,48 @@ def test_a_precision_that_is_named_is_taken(cards):
         assert machine_of(device, "fp32").precision is torch.float32
         assert machine_of(device, "bf16").precision is torch.bfloat16
     assert machine_of("cpu").precision is torch.float32
+
+
+@pytest.fixture
+def cpu_with_bf16(monkeypatch):
+    """A CPU that was found to multiply bf16 faster."""
+    found = Multiplication("torch", True, {})
+    monkeypatch.setattr(linear, "_library", linear.library())
+    monkeypatch.setattr("engine.multiplication._remembered_or_measured", lambda able: found)
+    monkeypatch.setattr("engine.processor.multiplies_bf16", lambda: True)
+
+
+WIDE, NARROW = [nn.Sequential(linear.Linear(width, width)) for width in (768, 64)]
+
+
+def test_a_cpu_that_is_faster_in_bf16_searches_and_captions_in_it_and_trains_in_fp32(cpu_with_bf16):
+    machine = machine_of("cpu")
+    assert machine.precision is torch.float32
+    used = machine.for_use(WIDE)
+    assert used.precision is torch.bfloat16
+    placed = used.place(copy.deepcopy(WIDE))
+    assert placed.precision is placed[0].weight.dtype is torch.bfloat16
+    assert machine.place(copy.deepcopy(WIDE))[0].weight.dtype is torch.float32
+    # What is narrow gains nothing; a precision that is named is taken.
+    assert machine.for_use(NARROW).precision is torch.float32
+    assert machine_of("cpu", "fp32").for_use(WIDE).precision is torch.float32
+    assert machine_of("cpu", "bf16").for_use(NARROW).precision is torch.bfloat16
+
+
+def test_auto_trains_in_bf16_where_that_is_decided(cpu_with_bf16, monkeypatch):
+    monkeypatch.setattr("engine.machine.AUTO_TRAINS_IN_BF16", True)
+    assert machine_of("cpu").precision is torch.bfloat16
+    monkeypatch.setattr("engine.processor.multiplies_bf16", lambda: False)
+    assert machine_of("cpu").precision is torch.float32
+
+
+def test_a_machine_says_what_results_depend_on(cpu_with_bf16):
+    said = make_machine(RuntimeConfig(device="cpu", linear="torch")).describe()
+    assert (said["device"], said["precision"], said["linear"]) == ("cpu", "fp32", "torch")
+    assert said["libraries"]["torch"] == version("torch")
+    assert said["libraries"]["pillow"] == version("pillow")
+    assert said["libraries"].keys() >= {"torchvision", "numpy", "jpeg"}
+    assert said["processor"]
 
 
 def test_a_placed_model_knows_its_processes_and_its_precision():

@@ -11,6 +11,7 @@ from retrieval.results import table, write_atomically, write_results
 
 QUERY_IDS, GALLERY_IDS = np.arange(40) % 8, np.repeat(np.arange(8), 3)
 ABOUT = {"dataset": "demo", "method": "pspd", "split": "test", "protocol": "plain", "selected_on": "val"}
+COMPUTED = {"processor": "abacus", "libraries": {"torch": "2.14.1"}}
 
 
 @pytest.fixture
@@ -20,7 +21,9 @@ def evaluation(tiny_model, tiny_images, captions):
 
 def write(path, evaluation, captions):
     images = [f"imgs/{i}.jpg" for i in range(24)]
-    return write_results(path, evaluation, **ABOUT, captions=captions, query_ids=QUERY_IDS, images=images)
+    return write_results(
+        path, evaluation, **ABOUT, captions=captions, query_ids=QUERY_IDS, images=images, computed=COMPUTED
+    )
 
 
 def test_results_hold_exactly_the_agreed_fields(evaluation, captions, tmp_path):
@@ -28,7 +31,8 @@ def test_results_hold_exactly_the_agreed_fields(evaluation, captions, tmp_path):
     record = write(path, evaluation, captions)
     read = json.loads(path.read_text())
     assert read == record
-    assert list(read) == [*ABOUT, "itc", "itm", "queries", "gallery", "seconds"]
+    assert list(read) == [*ABOUT, "itc", "itm", "queries", "gallery", "seconds", "computed"]
+    assert read["computed"] == COMPUTED
     assert list(read["itc"]) == list(read["itm"]) == ["r1", "r5", "r10", "mAP", "mINP"]
     assert {key: read[key] for key in ABOUT} == ABOUT
     assert read["itm"]["mAP"] == pytest.approx(evaluation.itm["mAP"], abs=1e-4)
