@@ -20,6 +20,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from engine import processor
+from engine.config import RuntimeConfig
+from engine.machine import Machine, make_machine
+from models.backbones import linear
 from models.backbones.blip.tokenizer import DECODE, ENCODE, BlipTokenizer
 from retrieval.results import write_atomically
 
@@ -95,15 +99,32 @@ def rows_of(
     return rows
 
 
-def csv_path(part: str, device: str, results: Path = RESULTS) -> Path:
-    """Where a part's table lies: `<part>-<device>-<torch version>.csv`."""
-    return results / f"{part}-{device}-{torch.__version__.split('+')[0]}.csv"
+def csv_path(part: str, device: str, results: Path = RESULTS, version: str = torch.__version__) -> Path:
+    """Where a part's table lies: `<part>-<processor or card>-<version, torch's>.csv`."""
+    where = processor.short_name() if device == "cpu" else device
+    return results / f"{part}-{where}-{version.split('+')[0]}.csv"
 
 
-def write_csv(part: str, device: str, rows: Sequence[Mapping[str, object]], results: Path = RESULTS) -> Path:
-    """Writes a part's table at once and prints it; columns are those of all rows, empty where one lacks it."""
+def here() -> dict[str, object]:
+    """What every row names: the processor, what it can multiply with, and by which library it multiplied."""
+    return {
+        "processor": processor.name(),
+        "features": " ".join(processor.features()),
+        "linear": linear.library(),
+    }
+
+
+def write_csv(
+    part: str,
+    device: str,
+    rows: Sequence[Mapping[str, object]],
+    results: Path = RESULTS,
+    version: str = torch.__version__,
+) -> Path:
+    """Writes a part's table at once and prints it; columns are those of all rows, empty where one lacks it, and of `here`."""
     results.mkdir(parents=True, exist_ok=True)
-    path = csv_path(part, device, results)
+    path = csv_path(part, device, results, version)
+    rows = [{**row, **here()} for row in rows]
     columns = list(dict.fromkeys(column for row in rows for column in row))
     table = io.StringIO()
     writer = csv.DictWriter(table, columns, lineterminator="\n", restval="")
@@ -134,6 +155,23 @@ def profile_of(action: Callable[[], Any], rows: int = 10) -> str:
         for event in events[:rows]
     ]
     return "\n".join(lines)
+
+
+def precisions_of(device: str) -> list[str]:
+    """What ours is measured in: on a CPU in fp32 and, where it multiplies bf16, in that; on a GPU as a run is."""
+    if device != "cpu":
+        return ["auto"]
+    return ["fp32", "bf16"] if processor.multiplies_bf16() else ["fp32"]
+
+
+def machine_of(device: str, precision: str) -> Machine:
+    """A run's machine: on a CPU it multiplies by the library that was found to be faster."""
+    return make_machine(RuntimeConfig(device=device, precision=precision))
+
+
+def label_of(precision: str) -> str:
+    """A version's name in the tables."""
+    return "ours, bf16" if precision == "bf16" else "ours"
 
 
 def tokenizer_of(entries: int = 2002) -> BlipTokenizer:

@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import flops
 from benchmarks.measure import Seconds, profile_of, rows_of
+from engine import processor
 from models.backbones.blip.retrieval import BlipRetrieval
 from models.backbones.blip.tokenizer import BlipTokenizer
 
@@ -30,6 +31,7 @@ CALLS = {
     "start_up": "--before . --repetitions 1 --only 'train.py --help'",
     "divided_work": "--repetitions 1 --images 70 --gallery 9 --queries 10 --k-test 4",
 }
+IN_BF16 = {"blip_step", "training_step", "itm_reranking", "feature_extraction"}
 
 
 def run(name: str, arguments: str, monkeypatch) -> None:
@@ -49,13 +51,17 @@ def run(name: str, arguments: str, monkeypatch) -> None:
 def test_a_comparison_writes_its_table(name, tmp_path, monkeypatch):
     run(name, f"{CALLS[name]} --results {tmp_path}", monkeypatch)
     (path,) = tmp_path.iterdir()
-    assert path.name == f"{name}-cpu-{torch.__version__.split('+')[0]}.csv"
+    assert path.name == f"{name}-{processor.short_name()}-{torch.__version__.split('+')[0]}.csv"
     with path.open() as file:
         rows = list(csv.DictReader(file))
     assert all(float(row["seconds"]) >= 0 for row in rows)
     if name != "evaluation_memory":
         assert float(rows[-1]["ratio"]) > 0
-        assert rows[-1]["version"] == ("divided" if name == "divided_work" else "ours")
+        assert {"divided" if name == "divided_work" else "ours"} <= {row["version"] for row in rows}
+        in_bf16 = {row["version"] for row in rows if row["version"].endswith("bf16")}
+        assert bool(in_bf16) == (name in IN_BF16 and processor.multiplies_bf16())
+    assert {row["processor"] for row in rows} == {processor.name()}
+    assert {row["features"] for row in rows} == {" ".join(processor.features())}
 
 
 @pytest.mark.integration
