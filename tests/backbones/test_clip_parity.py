@@ -3,6 +3,8 @@ against one written out here. In double precision, where agreement cannot be rou
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
@@ -75,12 +77,18 @@ def openai_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return state
 
 
-@pytest.mark.parametrize("image_size", [(64, 64), (384, 128)])
-def test_clip_is_transformers_clip(image_size, reference, words, captions, tmp_path):
-    path = tmp_path / "clip.pt"
+def ours_with_weights_of(
+    reference: CLIPModel, words: ClipTokenizer, image_size: tuple[int, int], path: Path
+) -> ClipRetrieval:
     torch.save(openai_names(reference.state_dict()), path)
     model = ClipRetrieval(SIZE, image_size, words).double()
     load_clip(model, path)
+    return model
+
+
+@pytest.mark.parametrize("image_size", [(64, 64), (384, 128)])
+def test_clip_is_transformers_clip(image_size, reference, words, captions, tmp_path):
+    model = ours_with_weights_of(reference, words, image_size, tmp_path / "clip.pt")
     images = torch.randn(3, 3, *image_size, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
     texts = words(captions)
     reference.zero_grad()
@@ -111,6 +119,30 @@ def test_clip_is_transformers_clip(image_size, reference, words, captions, tmp_p
     assert own.keys() == gradients.keys()
     for name, gradient in gradients.items():
         torch.testing.assert_close(own[name], gradient, rtol=1e-7, atol=1e-7, msg=name)
+
+
+def test_rows_of_attention_are_transformers(reference, words, captions, tmp_path):
+    """What [CLS] and the end of a caption look at in the last layer. transformers' attention, written out, has all weights; its
+    softmax is in single precision."""
+    model = ours_with_weights_of(reference, words, (96, 64), tmp_path / "clip.pt")
+    images = torch.randn(3, 3, 96, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
+    reference.set_attn_implementation("eager")
+    seen = reference.vision_model(images, interpolate_pos_encoding=True, output_attentions=True)
+    tokens, features, attention = model.attend_images(images)
+    torch.testing.assert_close(attention, seen.attentions[-1].mean(1)[:, 0], rtol=1e-5, atol=1e-7)
+    for found, expected in zip((tokens, features), model.encode_images(images), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+
+    tokens, features, attention, mask = model.attend_texts(captions)
+    for found, expected in zip((tokens, features), model.encode_texts(captions), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+    for row, caption in enumerate(captions):  # alone, without padding
+        ids = words([caption]).ids
+        read = reference.text_model(ids, output_attentions=True)
+        expected = torch.zeros_like(attention[row])
+        expected[: ids.shape[1]] = read.attentions[-1].mean(1)[0, -1]
+        torch.testing.assert_close(attention[row], expected, rtol=1e-5, atol=1e-7)
+        assert mask[row].sum() == ids.shape[1]
 
 
 def openai_gradients(model: ClipRetrieval) -> dict[str, Tensor]:
@@ -161,8 +193,9 @@ def raw_eva(seed: int = 3) -> dict[str, Tensor]:
     return state
 
 
-def plain_eva(state: dict[str, Tensor], images: Tensor, positions: Tensor) -> Tensor:
-    """EVA-02's image tower from the paper's formulas (Fang et al., arXiv 2303.11331): all tokens, projected.
+def plain_eva(state: dict[str, Tensor], images: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+    """EVA-02's image tower from the paper's formulas (Fang et al., arXiv 2303.11331): all tokens, projected, and the last
+    layer's attention of all heads.
 
     Rotary positions turn the pairs (2i, 2i + 1) of a patch's queries and keys, the first half of them by its row, the second
     by its column, which count in sixteenths of the image's side; the class token stays. LayerNorm before each part and
@@ -204,7 +237,7 @@ def plain_eva(state: dict[str, Tensor], images: Tensor, positions: Tensor) -> Te
         inner = norm(tokens, f"{block}.norm2")
         gated = silu(full(inner, f"{block}.mlp.w1")) * full(inner, f"{block}.mlp.w2")
         tokens = tokens + full(norm(gated, f"{block}.mlp.ffn_ln"), f"{block}.mlp.w3")
-    return full(norm(tokens, "visual.norm"), "visual.head")
+    return full(norm(tokens, "visual.norm"), "visual.head"), attention
 
 
 @pytest.mark.parametrize("image_size", [(32, 32), (96, 48)])
@@ -222,7 +255,9 @@ def test_eva_is_its_formulas(image_size, words, tmp_path):
         *(f"visual.blocks.{number}.attn.rope.freqs_sin" for number in range(3)),
     }
     images = torch.randn(2, 3, *image_size, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
-    expected = plain_eva(raw, images, model.visual.pos_embed.detach())
+    expected, weights = plain_eva(raw, images, model.visual.pos_embed.detach())
     tokens, features = model.encode_images(images)
     torch.testing.assert_close(tokens, expected, rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(features, expected[:, 0], rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(model.attend_images(images)[0], expected, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(model.attend_images(images)[2], weights.mean(1)[:, 0], rtol=1e-6, atol=1e-6)

@@ -87,19 +87,37 @@ class ClipRetrieval(nn.Module):
 
         Both are projected and un-normalised; the feature is the token [CLS], in float32 whatever autocast does.
         """
-        states = self.visual(images)
-        return _all_tokens(self.image_projection, states), self.image_projection(states[:, 0])
+        return self._projected_images(self.visual(images))
 
     def encode_texts(self, texts: Texts) -> tuple[Tensor, Tensor]:
         """Captions (a batch or strings) to tokens (B, L, embed_dim) and features (B, embed_dim), as `encode_images`.
 
         The feature is the end-of-text token, the last of a caption: no other has seen all of it.
         """
+        texts = self._here(texts)
+        return self._projected_texts(self.text(texts.ids), texts.mask)
+
+    def attend_images(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """`encode_images`, and how much [CLS] looks at each token in the tower's last layer: (B, 1 + patches) of sum 1."""
+        states, attention = self.visual.with_attention(images)
+        return *self._projected_images(states), attention
+
+    def attend_texts(self, texts: Texts) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """`encode_texts`, how much the end-of-text token looks at each token, (B, L) of sum 1, and the texts' mask (B, L)."""
+        texts = self._here(texts)
+        states, attention = self.text.with_attention(texts.ids, texts.mask)
+        return *self._projected_texts(states, texts.mask), attention, texts.mask
+
+    def _here(self, texts: Texts) -> TextBatch:
         texts = texts if isinstance(texts, TextBatch) else self.tokenizer(list(texts))
-        texts = texts.to(self.device, non_blocking=True)
-        states = self.text(texts.ids)
+        return texts.to(self.device, non_blocking=True)
+
+    def _projected_images(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        return _all_tokens(self.image_projection, states), self.image_projection(states[:, 0])
+
+    def _projected_texts(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         rows = torch.arange(len(states), device=states.device)
-        ends = states[rows, texts.mask.sum(1) - 1]
+        ends = states[rows, mask.sum(1) - 1]
         return _all_tokens(self.text_projection, states), self.text_projection(ends)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from open_clip.transformer import QuickGELU, TextTransformer
 from torch import Tensor, nn
 
+from models.backbones.clip.attention_rows import clip_row
 from models.backbones.clip.sizes import POSITIONS, Size
 from models.backbones.linear import speed_up
 
@@ -43,6 +44,22 @@ class ClipText(TextTransformer):
         No token looks at what comes after it, so padding on the right needs no mask. Unlike open_clip's own forward pass
         this one takes texts that are not padded to all positions.
         """
+        states, mask = self._embedded(ids)
+        return self.ln_final(self.transformer(states, attn_mask=mask))
+
+    def with_attention(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """The same states, and how much a caption's last token looks at each of them in the last layer: (B, L).
+
+        Args:
+            mask: (B, L) bool, False at padding, which it does not see.
+        """
+        states, causal = self._embedded(ids)
+        blocks = self.transformer.resblocks
+        states, [before] = self.transformer.forward_intermediates(states, causal, [len(blocks) - 2])
+        return self.ln_final(states), clip_row(blocks[-1], before, mask.sum(1) - 1, hidden=~mask)
+
+    def _embedded(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """What goes into the first layer, and the causal mask of that length."""
         length = ids.shape[1]
         states = self.token_embedding(ids) + self.positional_embedding[:length]
-        return self.ln_final(self.transformer(states, attn_mask=self.attn_mask[:length, :length]))
+        return states, self.attn_mask[:length, :length]

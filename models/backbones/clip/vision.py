@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import torch
 from open_clip.transformer import QuickGELU, VisionTransformer
 from timm.models.eva import Eva
 from torch import Tensor, nn
 
+from models.backbones.clip.attention_rows import clip_row, eva_row
 from models.backbones.clip.sizes import Size
 from models.backbones.image_size import check_images, patch_grid
 from models.backbones.linear import speed_up
@@ -48,6 +50,16 @@ class ClipVision(VisionTransformer):
         check_images(images, self.image_size)
         return super().forward(images)
 
+    def with_attention(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The same states, and how much the class token looks at each of them in the last layer: (B, 1 + patches)."""
+        check_images(images, self.image_size)
+        blocks = self.transformer.resblocks
+        found = self.forward_intermediates(
+            images, [len(blocks) - 2], output_fmt="NLC", output_extra_tokens=True
+        )
+        before = torch.cat([found["image_intermediates_prefix"][0], found["image_intermediates"][0]], dim=1)
+        return found["image_features"], clip_row(blocks[-1], before, 0)
+
 
 class EvaVision(Eva):
     """EVA-02's image tower without its projection; arguments and errors as in `ClipVision`."""
@@ -80,6 +92,15 @@ class EvaVision(Eva):
         """As `ClipVision`."""
         check_images(images, self.image_size)
         return super().forward(images)
+
+    def with_attention(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """As `ClipVision`."""
+        check_images(images, self.image_size)
+        states, [(patches, token)] = self.forward_intermediates(
+            images, [len(self.blocks) - 2], return_prefix_tokens=True, output_fmt="NLC"
+        )
+        before = torch.cat([token, patches], dim=1)
+        return states, eva_row(self.blocks[-1], before, self.rope.get_embed())
 
 
 def image_tower(size: Size, image_size: tuple[int, int]) -> ClipVision | EvaVision:
