@@ -67,6 +67,7 @@ VARIANTS = {
     "cada": Variant("CADA, as many epochs", method="cada", captions=False),
     "ssan": Variant("SSAN, as many epochs", method="ssan", captions=False),
     "irra": Variant("IRRA, as many epochs", method="irra", captions=False),
+    "rde": Variant("RDE, as many epochs", method="rde", captions=False),
 }
 
 

@@ -26,6 +26,10 @@ LAST = (
     "classifiers.0",
     "classifiers.1",
     "classifiers.2",
+    "image_selection.linear",
+    "image_selection.mlp.3",
+    "text_selection.linear",
+    "text_selection.mlp.3",
 )
 
 

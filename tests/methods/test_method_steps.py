@@ -22,6 +22,7 @@ LOSSES = {
         f"{kind}_{level}" for kind in ("identity", "ranking") for level in ("global", "local", "relation")
     },
     "irra": {"sdm", "identity", "mlm"},
+    "rde": {"tal_global", "tal_selected"},
 }
 
 

@@ -13,18 +13,28 @@ from tests.pipeline.mini import STAGES
 pytestmark = pytest.mark.integration
 
 
+LOSSES = {  # of the warm-up and of the training
+    "irra": [{"sdm", "mlm"}, {"sdm", "identity", "mlm"}],
+    "rde": [{"tal_global", "tal_selected"}] * 2,
+}
+WEIGHTS = {"irra": "none", "rde": "consensus"}
+
+
 @pytest.mark.parametrize("supervision", ["labels", "pseudo"])
-def test_irra_trains_and_is_evaluated(supervision, pipeline):
-    choice = ("--set", "model.method=irra", f"train.supervision={supervision}", f"run=irra-{supervision}")
+@pytest.mark.parametrize("method", LOSSES)
+def test_a_method_trains_and_is_evaluated(method, supervision, pipeline):
+    choice = ["--set", f"model.method={method}", f"train.pair_weights={WEIGHTS[method]}"]
+    choice += [f"train.supervision={supervision}", f"run={method}-{supervision}"]
     for stage in STAGES:
         assert pipeline(stage, *choice) == 0, (stage, pipeline.messages[-1:])
-    folder = pipeline.config.run_directory.parent / f"irra-{supervision}"
+    folder = pipeline.config.run_directory.parent / f"{method}-{supervision}"
     results = json.loads((folder / "results.json").read_text("utf-8"))
     assert results["itm"] is None
     assert 0 <= results["itc"]["r1"] <= 100
     events = [json.loads(line) for line in (folder / "metrics.jsonl").read_text("utf-8").splitlines()]
     epochs = [event["losses"] for event in events if event["event"] == "epoch"]
-    assert [set(losses) for losses in epochs] == [{"sdm", "mlm"}, {"sdm", "identity", "mlm"}]
+    assert [set(losses) for losses in epochs] == LOSSES[method]
+    assert any(event["event"] == "pair_weights" for event in events) == (method == "rde")
     assert any(event["event"] == "clusters" for event in events) == (supervision == "pseudo")
     model, _ = checkpoints.load_retrieval_model(folder / "best.pth")
     again, _ = checkpoints.load_retrieval_model(folder / "best.pth")
