@@ -10,7 +10,12 @@ from losses.precision import no_autocast, widen
 
 
 def sdm_loss(
-    image_features: Tensor, text_features: Tensor, labels: Tensor, scale: float = 50.0, eps: float = 1e-8
+    image_features: Tensor,
+    text_features: Tensor,
+    labels: Tensor,
+    scale: float = 50.0,
+    eps: float = 1e-8,
+    weights: Tensor | None = None,
 ) -> Tensor:
     """Similarity distribution matching (Jiang & Ye, CVPR 2023): how far the similarities are from the labels.
 
@@ -26,6 +31,8 @@ def sdm_loss(
         labels: (B,) integer identities or pseudo labels.
         scale: 1 / tau, of the cosines; IRRA's tau is 0.02.
         eps: keeps log(q) finite where two samples differ in label.
+        weights: (B,) of the pairs: what row i of S and of Sᵀ adds to the means is multiplied by weights[i]. As a column,
+            that others are compared with, a pair counts whatever its weight. None: all 1.
 
     Returns:
         The loss, a scalar in float32 (float64 for float64 features).
@@ -45,9 +52,10 @@ def sdm_loss(
         same = labels[:, None] == labels[None, :]
         # `same` is symmetric and rows of one label have one count, so q serves both directions.
         log_target = torch.log(same.to(similarity.dtype) / same.sum(dim=1, keepdim=True) + eps)
-        return _divergence(similarity, log_target) + _divergence(similarity.T, log_target)
+        of_pairs = _divergences(similarity, log_target) + _divergences(similarity.T, log_target)
+        return of_pairs.mean() if weights is None else (of_pairs * weights).mean()
 
 
-def _divergence(similarity: Tensor, log_target: Tensor) -> Tensor:
+def _divergences(similarity: Tensor, log_target: Tensor) -> Tensor:
     log_fitted = log_softmax(similarity, dim=1)
-    return (log_fitted.exp() * (log_fitted - log_target)).sum(dim=1).mean()
+    return (log_fitted.exp() * (log_fitted - log_target)).sum(dim=1)

@@ -34,6 +34,7 @@ class IRRA(DualEncoder, ClipRetrieval):
     name = "irra"
     supervision = "labels"
     round_keys = ("classifier.",)
+    weighs_pairs = True
 
     def __init__(
         self,
@@ -78,7 +79,7 @@ class IRRA(DualEncoder, ClipRetrieval):
             raise ValueError("IRRA classifies identities: call set_identities(count) before training.")
         encoded = self.encode(batch)
         named = (self.classifier(encoded.image_features), self.classifier(encoded.text_features))
-        identity = identity_loss(*named, batch.labels, fused_weight=0.5)
+        identity = identity_loss(*named, batch.labels, fused_weight=0.5, weights=batch.weights)
         return self._losses_without_classes(batch, encoded) | {"identity": identity}
 
     def warm_up_losses(self, batch: Batch, matching: bool) -> dict[str, Tensor]:
@@ -86,7 +87,8 @@ class IRRA(DualEncoder, ClipRetrieval):
         return self._losses_without_classes(batch, self.encode(batch))
 
     def _losses_without_classes(self, batch: Batch, encoded: Encoded) -> dict[str, Tensor]:
-        losses = {"sdm": sdm_loss(encoded.all_image_features, encoded.all_text_features, encoded.all_labels)}
+        features = encoded.all_image_features, encoded.all_text_features
+        losses = {"sdm": sdm_loss(*features, encoded.all_labels, weights=encoded.all_weights)}
         if self.language_weight:
             losses["mlm"] = self.language_weight * self._language_loss(batch, encoded.image_tokens)
         return losses
@@ -106,7 +108,7 @@ class IRRA(DualEncoder, ClipRetrieval):
         text_tokens, _ = self.encode_texts(replace(texts, ids=hidden))
         logits = self.language_head(self.cross_modal(text_tokens, texts.mask, image_tokens))
         total = self.world.all_gather(chosen.sum()[None]).sum() / self.world.size
-        return masked_language_loss(logits, texts.ids, chosen, total)
+        return masked_language_loss(logits, texts.ids, chosen, total, batch.weights)
 
 
 def _words(mask: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from losses.sdm import sdm_loss
 LABELS = [[0, 1, 2, 3, 4], [0, 0, 1, 1, 2], [7, 7, 7, 7, 7], [-1, 5, 5, -1, 900000]]
 
 
-def sdm_by_loop(image, text, labels, scale, eps):
+def sdm_by_loop(image, text, labels, scale, eps, weights=None):
     """The formula of the loss, entry by entry, in Python floats."""
 
     def unit(row):
@@ -28,7 +28,8 @@ def sdm_by_loop(image, text, labels, scale, eps):
             count = labels.count(labels[i])
             for j, logit in enumerate(logits):
                 q = (labels[i] == labels[j]) / count
-                total += math.exp(logit - log_sum) * (logit - log_sum - math.log(q + eps)) / len(rows)
+                cost = math.exp(logit - log_sum) * (logit - log_sum - math.log(q + eps))
+                total += cost * (weights[i] if weights else 1) / len(rows)
     return total
 
 
@@ -78,3 +79,13 @@ def test_shapes_that_do_not_belong_together():
     for arguments in ((image, text[:3], torch.arange(4)), (image, text, torch.arange(3))):
         with pytest.raises(ValueError, match="sdm_loss needs"):
             sdm_loss(*arguments)
+
+
+def test_weights_multiply_what_a_row_of_each_direction_adds():
+    image, text = features(5)
+    labels, weights = [0, 0, 1, 1, 2], [1.0, 0.5, 0.0, 0.25, 1.0]
+    expected = sdm_by_loop(image, text, labels, 50.0, 1e-8, weights)
+    found = sdm_loss(image, text, torch.tensor(labels), weights=torch.tensor(weights))
+    assert found.item() == pytest.approx(expected, rel=1e-12)
+    ones = sdm_loss(image, text, torch.tensor(labels), weights=torch.ones(5))
+    assert ones.item() == pytest.approx(sdm_loss(image, text, torch.tensor(labels)).item(), rel=1e-12)
