@@ -63,8 +63,8 @@ def check_model(config: Config) -> None:
     """Refuse a model that can't be built, before a stage spends hours on what comes before it.
 
     Raises:
-        UserError: no such method or size, or a setting or option that neither the method nor its backbone has, or weights
-            of pairs for a method that does not weigh them.
+        UserError: no such method or size, or a setting or option that neither the method nor its backbone has or a value of
+            it that they know to be wrong, or weights of pairs for a method that does not weigh them.
     """
     settings, kind = config.model, method_class(config.model.method)
     if settings.size not in kind.sizes:

@@ -10,7 +10,7 @@ import ast
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -80,11 +80,14 @@ def build_model(method: str, **options: Any) -> Method:
     return METHODS[method](**options)
 
 
-def check_options(method: str, options: Iterable[str]) -> None:
-    """Refuses names that are no option of a method or its backbone, before anything is built.
+def check_options(method: str, options: Mapping[str, Any]) -> None:
+    """Refuses what is no option of a method or its backbone, and values that they know to be wrong, before anything is built.
+
+    A method or a backbone that knows some has a class method `check_values(options)`, which raises ValueError.
 
     Raises:
         ModelError: no such method, or no such option; the message lists those that there are.
+        ValueError: a value that can't be; the message says which can.
     """
     if method not in METHODS:
         raise ModelError(f"There is no method {method!r}; choose one of {', '.join(METHODS)}.")
@@ -94,6 +97,9 @@ def check_options(method: str, options: Iterable[str]) -> None:
         raise ModelError(
             f"Method {method!r} has no option {', '.join(unknown)}; it has {', '.join(sorted(known))}."
         )
+    for base in METHODS[method].__mro__:
+        if "check_values" in vars(base):
+            base.check_values(options)
 
 
 def _option_names(kind: type[Method]) -> set[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -47,10 +48,7 @@ class RDE(DualEncoder, ClipRetrieval):
         bias_lr_factor: float = 2.0,
         **options: Any,
     ) -> None:
-        if not 0 < selected_share <= 1:
-            raise ValueError(
-                f"selected_share is {selected_share}: give a share of the tokens, 0 < share <= 1."
-            )
+        self.check_values({"selected_share": selected_share})
         super().__init__(**options)
         self.tau, self.margin = tau, margin
         self.head_lr_factor, self.bias_lr_factor = head_lr_factor, bias_lr_factor
@@ -58,6 +56,13 @@ class RDE(DualEncoder, ClipRetrieval):
         width, positions = self.size.embed_dim, self.tokenizer.length - 2
         self.image_selection = TokenSelection(width, max(1, int(selected_share * rows * columns)))
         self.text_selection = TokenSelection(width, max(1, int(selected_share * positions)))
+
+    @classmethod
+    def check_values(cls, options: Mapping[str, Any]) -> None:
+        """Refuses values of its options that can't be. Raises ValueError."""
+        share = options.get("selected_share", 1.0)
+        if not isinstance(share, int | float) or not 0 < share <= 1:
+            raise ValueError(f"selected_share is {share!r}: give a share of the tokens, 0 < share <= 1")
 
     def encode_images(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """As the backbone's, with features (B, 3 embed_dim): both embeddings."""

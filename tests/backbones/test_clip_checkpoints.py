@@ -162,7 +162,7 @@ def test_sizes_by_open_clips_names():
     assert architecture("ViT-B-16-quickgelu") == SIZES["base"]
     assert architecture("EVA02-B-16") == SIZES["eva02-base"]
     assert architecture("ViT-B-16") == Size(512, 768, 12, 12, 16, 512, 12, 8, (224, 224))
-    with pytest.raises(ValueError, match=r"no architecture 'ViT-B-17': choose one of .*ViT-B-16"):
+    with pytest.raises(ValueError, match=r"no architecture 'ViT-B-17': the nearest of .* are ViT-B-16"):
         architecture("ViT-B-17")
     for name in ("RN50", "coca_ViT-B-32", "ViT-B-16-SigLIP", "EVA02-E-14", "convnext_base"):
         with pytest.raises(ValueError, match="no CLIP of two transformers"):

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -21,6 +25,8 @@ from engine.config import load_config
 from engine.material import caption_kinds
 from models import METHODS, Captioner
 
+REPOSITORY = Path(__file__).resolve().parents[2]
+
 
 def test_a_size_that_the_backbone_does_not_come_in_is_refused(config):
     config.model.size = "huge"
@@ -32,6 +38,44 @@ def test_an_option_that_nobody_has_is_refused(config):
     config.model.options = {"local_wieght": 0}
     with pytest.raises(UserError, match="no option local_wieght"):
         check_model(config)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"arch": "ViT-L14"},
+            r"knows no architecture 'ViT-L14': the nearest .*ViT-L-14,.* \(model and model",
+        ),
+        ({"arch": "vit-b-16"}, r"knows no architecture 'vit-b-16': .* are ViT-B-16,"),
+        ({"arch": "RN50"}, r"'RN50' is no CLIP of two transformers .*the nearest"),
+        ({"text_length": 32}, r"text_length is 32: CLIP has 77 positions"),
+        ({"text_length": "long"}, r"text_length is 'long': .* whole number of 77 or more"),
+        ({"selected_share": 30}, r"selected_share is 30: .* 0 < share <= 1 \(model and model\.options\)"),
+    ],
+    ids=str,
+)
+def test_a_value_that_can_not_be_is_refused_early(options, message, config):
+    config.model.method, config.model.options = "rde", options
+    with pytest.raises(UserError, match=message):
+        check_model(config)
+
+
+def test_values_that_can_be_are_taken(config):
+    config.model.method = "rde"
+    config.model.options = {"arch": "ViT-L-14-quickgelu", "text_length": 248, "selected_share": 0.5}
+    check_model(config)
+
+
+@pytest.mark.integration
+def test_a_check_without_an_architecture_does_not_import_open_clip():
+    code = (
+        "import sys; from engine.building import check_model; from engine.config import load_config; "
+        "check_model(load_config(['configs/methods/irra.yaml'], ['model.options={text_length: 100}'])); "
+        "assert 'open_clip' not in sys.modules"
+    )
+    found = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
 
 
 def test_weights_of_pairs_are_refused_for_a_method_that_has_no_use_for_them(config, monkeypatch):

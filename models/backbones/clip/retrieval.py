@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from models.backbones.clip.checkpoints import load_clip
-from models.backbones.clip.sizes import POSITIONS, SIZES, Size, architecture, size_named
+from models.backbones.clip.sizes import POSITIONS, SIZES, Size, architecture, check_length, size_named
 from models.backbones.clip.tokenizer import ClipTokenizer
 from models.backbones.weights import LoadReport
 from models.heads import Head
@@ -67,6 +68,13 @@ class ClipRetrieval(nn.Module):
         self.text_projection = Head(size.text_width, size.embed_dim, bias=False)
         for projection in (self.image_projection, self.text_projection):  # as CLIP starts them
             nn.init.normal_(projection.weight, std=projection.in_features**-0.5)
+
+    @classmethod
+    def check_values(cls, options: Mapping[str, Any]) -> None:
+        """Refuses values of its options that the constructor would refuse after seconds. Raises ValueError."""
+        if options.get("arch"):
+            architecture(options["arch"])
+        check_length(options.get("text_length", POSITIONS))
 
     @property
     def device(self) -> torch.device:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -52,15 +53,30 @@ def architecture(name: str) -> Size:
     """
     import open_clip
 
-    config = open_clip.get_model_config(name)
-    if config is None:
-        raise ValueError(f"open_clip knows no architecture {name!r}: choose one of {', '.join(_possible())}")
-    size = _size_of(config)
+    if name not in open_clip.list_models():
+        raise ValueError(f"open_clip knows no architecture {name!r}: {_nearest(name)}")
+    size = _size_of(open_clip.get_model_config(name))
     if size is None:
         raise ValueError(
-            f"open_clip's {name!r} is no CLIP of two transformers with CLIP's vocabulary: choose one of {', '.join(_possible())}"
+            f"open_clip's {name!r} is no CLIP of two transformers with CLIP's vocabulary: {_nearest(name)}"
         )
     return size
+
+
+def _nearest(name: str) -> str:
+    possible = {known.lower(): known for known in _possible()}
+    close = difflib.get_close_matches(str(name).lower(), possible, n=4, cutoff=0.0)
+    return (
+        f"the nearest of the {len(possible)} that can be had are {', '.join(possible[one] for one in close)}"
+    )
+
+
+def check_length(length: int) -> None:
+    """Refuses a number of text positions that can't be had. Raises ValueError."""
+    if not isinstance(length, int) or length < POSITIONS:
+        raise ValueError(
+            f"text_length is {length!r}: CLIP has {POSITIONS} positions, which can be stretched only, to a whole number of {POSITIONS} or more"
+        )
 
 
 def _size_of(config: Mapping[str, Any]) -> Size | None:

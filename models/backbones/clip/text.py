@@ -6,7 +6,7 @@ from open_clip.transformer import QuickGELU, TextTransformer
 from torch import Tensor, nn
 
 from models.backbones.clip.attention_rows import clip_row
-from models.backbones.clip.sizes import POSITIONS, Size
+from models.backbones.clip.sizes import POSITIONS, Size, check_length
 from models.backbones.linear import speed_up
 
 
@@ -22,10 +22,7 @@ class ClipText(TextTransformer):
     """
 
     def __init__(self, size: Size, vocab_size: int, length: int = POSITIONS) -> None:
-        if length < POSITIONS:
-            raise ValueError(
-                f"text_length is {length}: CLIP has {POSITIONS} positions, which can be stretched only"
-            )
+        check_length(length)
         super().__init__(
             context_length=length,
             vocab_size=vocab_size,
