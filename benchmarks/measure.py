@@ -182,11 +182,11 @@ def tokenizer_of(entries: int = 2002) -> BlipTokenizer:
     return BlipTokenizer(pieces + [f"[unused{number}]" for number in range(entries - 2 - len(pieces))])
 
 
-def captions_of(count: int, seed: int = 0) -> list[str]:
-    """Captions of invented words, as long as CUHK-PEDES' are."""
+def captions_of(count: int, seed: int = 0, words: Sequence[str] = WORDS) -> list[str]:
+    """Captions of these words, by default invented ones, in any order, as long as CUHK-PEDES' are."""
     rng = np.random.default_rng(seed)
     lengths = np.clip(rng.normal(MEAN_WORDS, WORDS_SPREAD, count).round().astype(int), 8, 60)
-    return [" ".join(rng.choice(WORDS, length)) for length in lengths]
+    return [" ".join(rng.choice(words, length)) for length in lengths]
 
 
 def parser_of(description: str, repetitions: int = 3) -> argparse.ArgumentParser:

@@ -8,7 +8,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/environment.bash
-ALL=(palette_accuracy blip_step training_step itm_reranking feature_extraction image_pipeline evaluation_memory caption_generation
+ALL=(palette_accuracy blip_step clip_step training_step itm_reranking feature_extraction image_pipeline evaluation_memory caption_generation
     divided_work pseudo_labels search_index)
 
 # On a CPU with two threads, which sleep while they wait; BENCHMARK_DEVICE=cuda measures on a GPU.
@@ -19,6 +19,7 @@ palette_accuracy() {
     "$PYTHON" -m benchmarks.palette_accuracy --root output/benchmarks/demo/CUHK-PEDES
 }
 blip_step() { OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive "$PYTHON" benchmarks/blip_step.py; }
+clip_step() { OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive "$PYTHON" benchmarks/clip_step.py; }
 training_step() { OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive "$PYTHON" benchmarks/training_step.py; }
 itm_reranking() { two_threads itm_reranking; }
 feature_extraction() { two_threads feature_extraction; }

@@ -111,11 +111,40 @@ class Linear(nn.Linear):
         return linear(values, self.weight, self.bias)
 
 
+class Attention(nn.MultiheadAttention):
+    """torch's layer, with `linear` for the products of self-attention; what else it can do, it does as there."""
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        key_padding_mask: Tensor | None = None,
+        need_weights: bool = True,
+        attn_mask: Tensor | None = None,
+        **options: bool,
+    ) -> tuple[Tensor, Tensor | None]:
+        """As torch's."""
+        only_itself = query is key is value and key_padding_mask is None and not need_weights
+        batched = self.batch_first and query.ndim == 3 and not self.dropout
+        added = attn_mask is None or attn_mask.is_floating_point()
+        known = only_itself and batched and added and not options and self.in_proj_weight is not None
+        if not (known and _suits_onednn(query, self.in_proj_weight)):
+            return super().forward(query, key, value, key_padding_mask, need_weights, attn_mask, **options)
+        parts = linear(query, self.in_proj_weight, self.in_proj_bias).unflatten(2, (3, self.num_heads, -1))
+        if attn_mask is not None and attn_mask.ndim == 3:  # a sample's heads one after another
+            attn_mask = attn_mask.unflatten(0, (-1, self.num_heads))
+        mixed = F.scaled_dot_product_attention(*parts.permute(2, 0, 3, 1, 4), attn_mask=attn_mask)
+        return linear(mixed.transpose(1, 2).flatten(2), self.out_proj.weight, self.out_proj.bias), None
+
+
+_OURS = {nn.Linear: Linear, nn.MultiheadAttention: Attention}
+
+
 def speed_up(module: nn.Module) -> None:
-    """Turns the plain linear layers inside a module of somebody else's into `Linear`, weights and names untouched."""
+    """Turns plain linear layers and attention inside a module of somebody else's into ours; weights and names stay."""
     for part in module.modules():
-        if type(part) is nn.Linear:
-            part.__class__ = Linear
+        part.__class__ = _OURS.get(type(part), type(part))
 
 
 def is_wide(module: nn.Module) -> bool:

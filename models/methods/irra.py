@@ -14,6 +14,7 @@ from losses.sdm import sdm_loss
 from losses.token_masking import mask_tokens
 from models.backbones.clip.retrieval import ClipRetrieval
 from models.batch import Batch
+from models.eager import eager_on_cpu
 from models.heads import Head
 from models.methods.dual_encoder import DualEncoder, Encoded
 
@@ -106,9 +107,15 @@ class IRRA(DualEncoder, ClipRetrieval):
             replacements=self.tokenizer.start_id,
         )
         text_tokens, _ = self.encode_texts(replace(texts, ids=hidden))
-        logits = self.language_head(self.cross_modal(text_tokens, texts.mask, image_tokens))
+        states = self.cross_modal(text_tokens, texts.mask, image_tokens)
         total = self.world.all_gather(chosen.sum()[None]).sum() / self.world.size
-        return masked_language_loss(logits, texts.ids, chosen, total, batch.weights)
+        targets, weights = texts.ids, batch.weights
+        if eager_on_cpu(states):
+            # One token in seven is looked up in the vocabulary, each as a caption of one word, and not all of them.
+            if weights is not None:
+                weights = weights[:, None].expand_as(chosen)[chosen]
+            states, targets, chosen = (part[chosen][:, None] for part in (states, targets, chosen))
+        return masked_language_loss(self.language_head(states), targets, chosen, total, weights)
 
 
 def _words(mask: Tensor) -> Tensor:

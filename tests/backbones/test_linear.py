@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from contextlib import nullcontext
 
 import pytest
@@ -10,7 +11,17 @@ from torch import nn
 from torch.nn.functional import linear as torch_linear
 
 from models.backbones import linear as module
-from models.backbones.linear import Linear, has_onednn, is_wide, library, linear, narrow, speed_up, use
+from models.backbones.linear import (
+    Attention,
+    Linear,
+    has_onednn,
+    is_wide,
+    library,
+    linear,
+    narrow,
+    speed_up,
+    use,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -177,3 +188,53 @@ def test_a_network_is_wide_by_the_products_it_is_made_of():
     assert not is_wide(nn.Sequential(nn.Linear(2000, 2000)))
     assert not is_wide(nn.Sequential(Linear(192, 192), Linear(192, 768)))
     assert is_wide(nn.Sequential(Linear(768, 768), Linear(768, 3072)))
+
+
+@pytest.mark.parametrize("mask", ["none", "causal", "of each sample"])
+def test_self_attention_equals_torchs(mask, product_calls):
+    """Values and all gradients; 7 samples of 61 tokens, 4 heads."""
+    torch.manual_seed(0)
+    theirs = nn.MultiheadAttention(96, 4, batch_first=True)
+    nn.init.normal_(theirs.in_proj_bias)
+    nn.init.normal_(theirs.out_proj.bias)
+    ours = nn.Sequential(copy.deepcopy(theirs))
+    speed_up(ours)
+    assert type(ours[0]) is Attention
+    values = torch.randn(7, 61, 96)
+    added = {
+        "none": None,
+        "causal": torch.full((61, 61), -torch.inf).triu(1),
+        "of each sample": torch.randn(7, 1, 61).expand(-1, 61, -1).repeat_interleave(4, 0),
+    }[mask]
+    direction = torch.randn(7, 61, 96)
+    found = []
+    for layer in (ours[0], theirs):
+        given = values.clone().requires_grad_()
+        result, weights = layer(given, given, given, need_weights=False, attn_mask=added)
+        assert weights is None
+        result.backward(direction)
+        found.append([result, given.grad, *(parameter.grad for parameter in layer.parameters())])
+    assert len(product_calls) == 6
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5 * other.abs().max().item())
+
+
+@pytest.mark.parametrize("case", ["cross", "weights", "padding", "bool mask"])
+def test_other_attention_is_torchs(case, product_calls):
+    torch.manual_seed(0)
+    theirs = nn.MultiheadAttention(96, 4, batch_first=True)
+    ours = nn.Sequential(copy.deepcopy(theirs))
+    speed_up(ours)
+    values = torch.randn(7, 61, 96)
+    keys = torch.randn(7, 20, 96) if case == "cross" else values
+    options = {
+        "cross": {"need_weights": False},
+        "weights": {},
+        "padding": {"need_weights": False, "key_padding_mask": torch.arange(61).expand(7, 61) > 40},
+        "bool mask": {"need_weights": False, "attn_mask": torch.ones(61, 61).triu(1).bool()},
+    }[case]
+    for one, other in zip(
+        ours[0](values, keys, keys, **options), theirs(values, keys, keys, **options), strict=True
+    ):
+        assert one is other or one.equal(other)
+    assert product_calls == []

@@ -6,6 +6,7 @@ import torch
 from open_clip.transformer import QuickGELU, Transformer
 from torch import Tensor, nn
 
+from models.backbones.linear import speed_up
 from models.heads import Head
 
 HEAD_WIDTH = 64
@@ -27,6 +28,7 @@ class CrossModalEncoder(nn.Module):
         self.attention = nn.MultiheadAttention(width, self.heads, batch_first=True)
         self.transformer = Transformer(width, layers, self.heads, act_layer=QuickGELU)
         self.norm = nn.LayerNorm(width)
+        speed_up(self)
         attentions = [self.attention, *(block.attn for block in self.transformer.resblocks)]
         for attention in attentions:  # as CLIP starts its text tower
             nn.init.normal_(attention.in_proj_weight, std=width**-0.5)
