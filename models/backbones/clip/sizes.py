@@ -75,7 +75,8 @@ def check_length(length: int) -> None:
     """Refuses a number of text positions that can't be had. Raises ValueError."""
     if not isinstance(length, int) or length < POSITIONS:
         raise ValueError(
-            f"text_length is {length!r}: CLIP has {POSITIONS} positions, which can be stretched only, to a whole number of {POSITIONS} or more"
+            f"text_length is {length!r}: CLIP has {POSITIONS} positions, which can be stretched only: "
+            f"give a whole number of {POSITIONS} or more"
         )
 
 
