@@ -227,7 +227,9 @@ class PairBatches:
             shortened,
             others,
             found,
-            epoch=torch.tensor(epoch),  # no number: a compiled step would be compiled for every number anew
+            # No numbers: a compiled step would be compiled for every number anew.
+            epoch=torch.tensor(epoch),
+            progress=torch.tensor(epoch + step / self.steps),
             weights=weights,
             views=views,
         )

@@ -35,6 +35,8 @@ class Batch:
         companion_found: (B,) bool, False where the label has one image only: the caption itself stands in `companions`.
         epoch: of the training that the batch belongs to, from 0; the feed gives a tensor () int64, which a step must not
             branch on (`torch.where` does without).
+        progress: epochs of that training gone by, with the part of the present one, as `epoch` a tensor () where the feed
+            gives it, float32.
         weights: (B,) float32, how much each pair counts, 0..1; None: all 1.
         views: (V, B, 3, H, W), the same images augmented in other ways; None: nobody asked for them.
     """
@@ -47,6 +49,7 @@ class Batch:
     companions: TextBatch | None = None
     companion_found: Tensor | None = None
     epoch: Tensor | int = 0
+    progress: Tensor | float = 0.0
     weights: Tensor | None = None
     views: Tensor | None = None
 

@@ -65,7 +65,7 @@ def trainer(tmp_path) -> Callable[..., Trainer]:
 def in_one_width(batch: Batch, width: int = 32) -> Batch:
     """As the feed gives it where a machine compiles."""
     batch.texts = batch.texts.widened(width)
-    batch.epoch = torch.tensor(0)
+    batch.epoch, batch.progress = torch.tensor(0), torch.tensor(0.5)
     if batch.companions is not None:
         batch.companions = batch.companions.widened(width)
     return batch
@@ -86,7 +86,7 @@ def test_a_methods_step_is_one_graph(method, words, trainer, graphs):
         assert not breaks
         assert graphs.frame_count == 1
     count = graphs.frame_count
-    batch.epoch = torch.tensor(7)
+    batch.epoch, batch.progress = torch.tensor(7), torch.tensor(7.25)
     compiling._step(batch, 7, 1)
     again = example.model(method, words, **example.dropout(method, 0.1))
     trainer(RetrievalTask(again), torch.bfloat16)._step(batch, 0, 0)

@@ -82,6 +82,17 @@ def test_order_follows_seed_name_and_epoch_only(make):
         assert any(not torch.equal(a.seeds, b.seeds) for a, b in zip(reference, other, strict=True))
 
 
+def test_batches_know_how_many_epochs_have_gone_by(make):
+    """With the part of their own; entered in the middle, an epoch goes on where it was."""
+    for epoch in (0, 3):
+        steps = make().steps
+        assert steps > 1
+        told = [batch.progress for batch in make().epoch(epoch)]
+        assert all(progress.shape == () and progress.dtype == torch.float32 for progress in told)
+        assert torch.stack(told).tolist() == pytest.approx([epoch + step / steps for step in range(steps)])
+        assert [batch.progress for batch in make().epoch(epoch, 1)] == told[1:]
+
+
 def test_an_epoch_entered_in_the_middle_is_the_rest_of_it(make):
     whole = list(make().epoch(1))
     for start in range(len(whole) + 1):
