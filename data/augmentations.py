@@ -1,6 +1,6 @@
-"""Augmentations by name: flip, crop and erase (`data.transforms.augment`), or two operations out of a pool.
+"""Augmentations by name: flip, crop and erase (`data.transforms.augment`), two operations out of a pool, or strong ones.
 
-The pool is TBPS-CLIP's (Cao et al., AAAI 2024) and SynTBPR's. As in `data.transforms` every random number is a hash of the
+The pool is TBPS-CLIP's (Cao et al., AAAI 2024) and SynTBPR's; strong ones are for losses that compare views of an image. As in `data.transforms` every random number is a hash of the
 sample's seed: an image looks the same in any batch, on any process and device.
 """
 
@@ -32,6 +32,8 @@ DEGREES = 15.0
 CROP_SCALE, CROP_RATIO = (0.9, 1.0), (3 / 4, 4 / 3)
 GREY, FLIP, ERASE = 0.1, 0.5, 0.5  # probabilities
 POOL_ERASE_SCALE = (0.1, 0.2)
+STRONG_CROP_SCALE = (0.2, 1.0)
+STRONG_JITTER, STRONG_JITTERED, STRONG_GREY = 0.4, 0.8, 0.2  # by how much, and the probabilities
 _CROP_ATTEMPTS = 10
 _LUMA = (0.2989, 0.587, 0.114)  # of red, green and blue (ITU-R BT.601)
 
@@ -67,12 +69,39 @@ def augment_from_pool(
     return standardise(pixels, statistics, result)
 
 
-# The operations: (n, 3, H, W) pixels of 0..255, (n, DRAWS) uniform numbers, (3, 1, 1) mean colour -> pixels.
+def augment_strongly(
+    images: Tensor,
+    seeds: Tensor,
+    *,
+    buffers: Buffers | None = None,
+    statistics: Statistics = (MEAN, STD),
+) -> Tensor:
+    """A view that little is left of but who is in it: cropped, often recoloured, sometimes grey; then normalised.
+
+    SimCLR's (Chen et al., ICML 2020, appendix A), in MoCo v2's strength: a crop of 20 to 100 % of the area, mirrored in half
+    of all cases, jitter of 0.6 to 1.4 in four of five, grey in one of five. Without hue and blur, which TBPS-CLIP found
+    harmful on people told apart by colours. Arguments, result and errors as `augment_from_pool`.
+    """
+    result = empty_result(images, buffers)
+    check_seeds(seeds, len(images))
+    pixels = planes_of(images).float()
+    draws = uniform(seeds.cpu(), 4 * DRAWS).view(-1, 4, DRAWS).to(pixels.device, non_blocking=True)
+    cropping, mirroring, recolouring, greying = draws.unbind(dim=1)
+    pixels = flip(crop(pixels, cropping, scale=STRONG_CROP_SCALE), mirroring)
+    recoloured = jitter(pixels, recolouring[:, 1:], strength=STRONG_JITTER)
+    pixels = torch.where(_marked(recolouring, STRONG_JITTERED), recoloured, pixels)
+    return standardise(grey(pixels, greying, probability=STRONG_GREY), statistics, result)
 
 
-def jitter(pixels: Tensor, draws: Tensor, _colour: Tensor) -> Tensor:
+# The operations: (n, 3, H, W) pixels of 0..255, (n, DRAWS) uniform numbers, (3, 1, 1) mean colour -> pixels. What else
+# they take is the pool's unless it is given.
+
+
+def jitter(
+    pixels: Tensor, draws: Tensor, _colour: Tensor | None = None, *, strength: float = JITTER
+) -> Tensor:
     """Brightness, contrast and saturation, in this order, each multiplied by 0.9 to 1.1; never the hue."""
-    factors = 1 - JITTER + 2 * JITTER * draws[:, :3].float()
+    factors = 1 - strength + 2 * strength * draws[:, :3].float()
     brightness, contrast, saturation = factors[:, :, None, None, None].unbind(dim=1)
     pixels = (brightness * pixels).clamp(max=255)
     # Row by row: a sum over all of an image alone would be divided over threads, and then round otherwise.
@@ -92,7 +121,13 @@ def rotate(pixels: Tensor, draws: Tensor, _colour: Tensor) -> Tensor:
     return _resample(pixels, x, y)
 
 
-def crop(pixels: Tensor, draws: Tensor, _colour: Tensor) -> Tensor:
+def crop(
+    pixels: Tensor,
+    draws: Tensor,
+    _colour: Tensor | None = None,
+    *,
+    scale: tuple[float, float] = CROP_SCALE,
+) -> Tensor:
     """A part of 90 to 100 % of the area, resized to the whole; its sides may change their ratio by 3/4 to 4/3.
 
     Of ten drawn shapes the first that fits into the image is taken, as in torchvision's RandomResizedCrop; without any, the
@@ -100,7 +135,7 @@ def crop(pixels: Tensor, draws: Tensor, _colour: Tensor) -> Tensor:
     """
     height, width = pixels.shape[2:]
     shapes = draws[:, 2 : 2 + 2 * _CROP_ATTEMPTS]
-    low, high = CROP_SCALE
+    low, high = scale
     area = low + (high - low) * shapes[:, :_CROP_ATTEMPTS]
     low, high = (math.log(bound) for bound in CROP_RATIO)
     ratio = torch.exp(low + (high - low) * shapes[:, _CROP_ATTEMPTS:])
@@ -114,12 +149,14 @@ def crop(pixels: Tensor, draws: Tensor, _colour: Tensor) -> Tensor:
     return _resample(pixels, x[:, None, :].expand(-1, height, -1), y[:, :, None].expand(-1, -1, width))
 
 
-def grey(pixels: Tensor, draws: Tensor, _colour: Tensor) -> Tensor:
+def grey(
+    pixels: Tensor, draws: Tensor, _colour: Tensor | None = None, *, probability: float = GREY
+) -> Tensor:
     """Without colour, with a probability of 0.1."""
-    return torch.where(_marked(draws, GREY), _luma(pixels), pixels)
+    return torch.where(_marked(draws, probability), _luma(pixels), pixels)
 
 
-def flip(pixels: Tensor, draws: Tensor, _colour: Tensor) -> Tensor:
+def flip(pixels: Tensor, draws: Tensor, _colour: Tensor | None = None) -> Tensor:
     """Mirrored, with a probability of 0.5."""
     return torch.where(_marked(draws, FLIP), pixels.flip(3), pixels)
 

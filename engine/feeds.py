@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data.augmentations import augment_from_pool
+from data.augmentations import augment_from_pool, augment_strongly
 from data.buffers import Buffers
 from data.cache import ImageCache, read_batch
 from data.images import DEFAULT_PIXELS, Pixels
@@ -124,7 +124,8 @@ class PairBatches:
         companions: whether each sample comes with a caption of another image of its label.
         augmentation: "default" flips, crops within ``padding`` pixels and erases with a probability of ``erasing``
             (``data.transforms``); "pool" draws two operations of ``data.augmentations`` instead.
-        views: how many further views of each image, augmented by themselves, a batch brings.
+        views: how the further views of each image that a batch brings are augmented, each by itself: "same", as the image is,
+            or "strong" (``data.augmentations``).
         images_per_identity: K of P x K batches (``engine.identity_batches``); None: pairs in a random order.
         text_multiple: above 1, all texts of a batch are as wide as its longest, rounded up to a multiple of this
             (``engine.machine``).
@@ -148,11 +149,11 @@ class PairBatches:
         words: float = 0.0,
         companions: bool = False,
         augmentation: str = "default",
-        views: int = 0,
+        views: Sequence[str] = (),
         images_per_identity: int | None = None,
         text_multiple: int = 1,
     ) -> None:
-        self.augmentation, self.views = augmentation, views
+        self.augmentation, self.views = augmentation, tuple(views)
         self.feed, self.pairs, self.world, self.device = feed, pairs, world, device
         self.seed, self.name, self.erasing, self.padding, self.words = seed, name, erasing, padding, words
         self.text_multiple = text_multiple
@@ -234,8 +235,10 @@ class PairBatches:
             views=views,
         )
 
-    def _augmented(self, pixels: Tensor, seeds: Tensor) -> Tensor:
+    def _augmented(self, pixels: Tensor, seeds: Tensor, view: str = "same") -> Tensor:
         common = {"buffers": self.buffers, "statistics": self.feed.statistics}
+        if view == "strong":
+            return augment_strongly(pixels, seeds, **common)
         if self.augmentation == "pool":
             return augment_from_pool(pixels, seeds, **common)
         return augment(pixels, seeds, pad=self.padding, erase=self.erasing, **common)
@@ -244,11 +247,11 @@ class PairBatches:
         """This epoch's other views of the samples' images: (views, B, 3, H, W)."""
         if not self.views:
             return None
-        seeds = [
-            sample_seeds(seed_of(self.seed, self.name, "view", view, epoch), samples)
-            for view in range(self.views)
-        ]
-        return torch.stack([self._augmented(pixels, torch.from_numpy(own)) for own in seeds])
+        seen = []
+        for number, view in enumerate(self.views):
+            seeds = sample_seeds(seed_of(self.seed, self.name, "view", number, epoch), samples)
+            seen.append(self._augmented(pixels, torch.from_numpy(seeds), view))
+        return torch.stack(seen)
 
     def _plain(self, chosen: np.ndarray) -> Batch:
         pixels = self.feed.pixels(self.pairs.images[chosen])

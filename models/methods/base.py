@@ -18,6 +18,8 @@ from models.batch import Batch, TrainingCaption
 from models.texts import TextBatch, TextTokenizer
 from models.world import World
 
+View = Literal["same", "strong"]
+
 
 class Method(nn.Module, ABC):
     """Base of all methods; combined with a backbone (`models.backbones`), which brings the verbs.
@@ -32,7 +34,8 @@ class Method(nn.Module, ABC):
         round_keys: prefixes of weights that mean something within one round of training only.
         wants_companions: whether its losses compare with a caption of another image of the same label.
         weighs_pairs: whether its losses count each pair as much as `Batch.weights` says.
-        wants_views: how many further views of each image, augmented by themselves, its losses look at.
+        wants_views: the further views of each image that its losses look at, each augmented by itself: "same", as the image
+            is, or "strong". A model may want others than its class.
 
     Class attributes that the backbone brings:
         backbone: its name; methods on one backbone share what a warm-up has learnt.
@@ -48,7 +51,7 @@ class Method(nn.Module, ABC):
     caption_kinds: ClassVar[tuple[str, ...]] = ("base", "styled")
     round_keys: ClassVar[tuple[str, ...]] = ()
     wants_companions: ClassVar[bool] = False
-    wants_views: ClassVar[int] = 0
+    wants_views: tuple[View, ...] = ()
     weighs_pairs: ClassVar[bool] = False
 
     backbone: ClassVar[str]

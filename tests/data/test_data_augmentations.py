@@ -1,4 +1,4 @@
-"""The pool of augmentations: every operation against torchvision's, the draws against a plain loop, and any batch."""
+"""The pool of augmentations and the strong ones: every operation against torchvision's, the draws against a plain loop, and any batch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torchvision.transforms.v2 import functional as vision
 
 from data import augmentations
-from data.augmentations import POOL, augment_from_pool
+from data.augmentations import POOL, augment_from_pool, augment_strongly
 from data.transforms import MEAN, STD, normalise, uniform
 from tests.data.test_data_transforms import SKEWED, draw, pixels
 
@@ -91,6 +91,49 @@ def test_two_operations_one_after_the_other(statistics):
     torch.testing.assert_close(found, torch.stack(expected), atol=1e-3, rtol=0)
     assert len(pairs) > 25
     assert any(first == second for first, second in pairs)
+
+
+@pytest.mark.parametrize("statistics", [(MEAN, STD), SKEWED])
+def test_a_strong_view_step_by_step(statistics):
+    """Cropped, mirrored, recoloured and made grey by torchvision, every decision in plain Python."""
+    images, seeds = pixels(60), torch.arange(60) * 7919 - 40
+    height, width = images.shape[1:3]
+    expected, done = [], Counter()
+    for image, seed in zip(images, seeds.tolist(), strict=True):
+        own = [[draw(seed, 26 * turn + number) for number in range(26)] for turn in range(4)]
+        picture, (tall, wide) = image.permute(2, 0, 1) / 255, (height, width)
+        for attempt in range(10):
+            area = 0.2 + 0.8 * own[0][2 + attempt]
+            ratio = math.exp(math.log(3 / 4) + math.log(16 / 9) * own[0][12 + attempt])
+            shape = round(height * math.sqrt(area / ratio)), round(width * math.sqrt(area * ratio))
+            if shape[0] <= height and shape[1] <= width:
+                tall, wide = shape
+                break
+        top, left = int(own[0][0] * (height - tall + 1)), int(own[0][1] * (width - wide + 1))
+        picture = vision.resized_crop(picture, top, left, tall, wide, [height, width], antialias=False)
+        if own[1][0] < 0.5:
+            picture, done["flip"] = vision.horizontal_flip(picture), done["flip"] + 1
+        if own[2][0] < 0.8:
+            picture = vision.adjust_brightness(picture, 0.6 + 0.8 * own[2][1])
+            picture = vision.adjust_contrast(picture, 0.6 + 0.8 * own[2][2])
+            picture, done["jitter"] = (
+                vision.adjust_saturation(picture, 0.6 + 0.8 * own[2][3]),
+                done["jitter"] + 1,
+            )
+        if own[3][0] < 0.2:
+            picture, done["grey"] = vision.rgb_to_grayscale(picture, 3), done["grey"] + 1
+        expected.append(vision.normalize(picture, *map(list, statistics)))
+    found = augment_strongly(images, seeds, statistics=statistics)
+    torch.testing.assert_close(found, torch.stack(expected), atol=1e-3, rtol=0)
+    assert 20 < done["flip"] < 40 < done["jitter"] < 56
+    assert 5 < done["grey"] < 20
+
+
+def test_a_strong_view_does_not_depend_on_its_batch():
+    images, seeds = pixels(12), torch.arange(12) * 1_000_003
+    together = augment_strongly(images, seeds)
+    alone = [augment_strongly(i, s) for i, s in zip(images.split(1), seeds.split(1), strict=True)]
+    assert torch.equal(torch.cat(alone), together)
 
 
 def test_every_operation_comes_as_often(monkeypatch):

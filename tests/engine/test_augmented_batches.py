@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from data.augmentations import augment_from_pool
+from data.augmentations import augment_from_pool, augment_strongly
 from data.transforms import augment
 from engine.feeds import ImageFeed, PairBatches, Pairs
 from engine.seeds import sample_seeds, seed_of
@@ -46,23 +46,25 @@ def test_the_named_augmentation_by_the_seeds_of_the_samples(make, augmentation):
 
 @pytest.mark.parametrize("augmentation", ["default", "pool"])
 def test_further_views_are_others_of_the_same_images(make, augmentation):
-    batches = make(augmentation=augmentation, views=2)
+    kinds = ("same", "strong", "strong")
+    batches = make(augmentation=augmentation, views=kinds)
     plain = make(augmentation=augmentation)
     for batch, without in zip(batches.epoch(1), plain.epoch(1), strict=True):
         assert torch.equal(batch.images, without.images), "the view that there is anyway stays as it is"
-        assert batch.views.shape == (2, 8, 3, 32, 16)
+        assert batch.views.shape == (3, 8, 3, 32, 16)
         alone = make(augmentation=augmentation, erasing=0.5)
-        for view, images in enumerate(batch.views):
-            own = sample_seeds(seed_of(1, "x", "view", view, 1), batch.labels.numpy())
+        for view, (kind, images) in enumerate(zip(kinds, batch.views, strict=True)):
+            own = torch.from_numpy(sample_seeds(seed_of(1, "x", "view", view, 1), batch.labels.numpy()))
             pixels = batches.feed.pixels(batch.labels.numpy() % 12)
-            assert torch.equal(images, alone._augmented(pixels, torch.from_numpy(own)))
-        for one, other in ((batch.images, batch.views[0]), (batch.views[0], batch.views[1])):
+            expected = augment_strongly(pixels, own) if kind == "strong" else alone._augmented(pixels, own)
+            assert torch.equal(images, expected)
+        for one, other in ((batch.images, batch.views[0]), (batch.views[1], batch.views[2])):
             assert (one != other).flatten(1).any(1).sum() >= 4
 
 
 @pytest.mark.parametrize("size", [2, 4])
 def test_processes_share_and_a_resumed_epoch_goes_on(make, size):
-    options = {"augmentation": "pool", "views": 1}
+    options = {"augmentation": "pool", "views": ("same", "strong")}
     whole = list(make(**options).epoch(5))
     shares = [list(make(Share(rank, size), **options).epoch(5)) for rank in range(size)]
     for step, expected in enumerate(whole):
