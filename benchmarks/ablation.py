@@ -68,6 +68,7 @@ VARIANTS = {
     "ssan": Variant("SSAN, as many epochs", method="ssan", captions=False),
     "irra": Variant("IRRA, as many epochs", method="irra", captions=False),
     "rde": Variant("RDE, as many epochs", method="rde", captions=False),
+    "syntbpr": Variant("SynTBPR, as many epochs", method="syntbpr", captions=False),
 }
 
 

@@ -22,7 +22,15 @@ from engine.several_seeds import spread
 
 PAGE = ROOT / "docs" / "model_zoo.md"
 DATA = {"demo": "demo", "cuhk": "CUHK-PEDES", "icfg": "ICFG-PEDES", "rstp": "RSTPReid"}
-METHODS = {"pspd": "PSPD", "tsn": "TSN", "cada": "CADA", "ssan": "SSAN", "irra": "IRRA", "rde": "RDE"}
+METHODS = {
+    "pspd": "PSPD",
+    "tsn": "TSN",
+    "cada": "CADA",
+    "ssan": "SSAN",
+    "irra": "IRRA",
+    "rde": "RDE",
+    "syntbpr": "SynTBPR",
+}
 PROTOCOLS = {name: ("plain", "msm") if name == "tsn" else ("plain",) for name in METHODS}
 OTHERS = METHODS.keys() - {"pspd"}  # rows of the zoo that are no variants of PSPD
 SCORES = ("itc_r1", "itm_r1", "itm_mAP")

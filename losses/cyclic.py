@@ -8,7 +8,7 @@ from torch.nn.functional import normalize
 from losses.precision import no_autocast, widen
 
 
-def cyclic_loss(image_features: Tensor, text_features: Tensor) -> Tensor:
+def cyclic_loss(image_features: Tensor, text_features: Tensor, weights: Tensor | None = None) -> Tensor:
     """Cyclic consistency (Goel et al., CyCLIP, NeurIPS 2022; weighted as in TBPS-CLIP).
 
     With cosines C between images (vv), texts (tt), images and texts (vt) and texts and images (tv),
@@ -20,6 +20,7 @@ def cyclic_loss(image_features: Tensor, text_features: Tensor) -> Tensor:
     Args:
         image_features: (B, F) image features; row i belongs to row i of the texts. Normalised here.
         text_features: (B, F) text features. Normalised here.
+        weights: (B,) of the pairs, of their rows; a pair of weight 0 counts as one that costs nothing. None: all 1.
 
     Returns:
         The loss, a scalar in float32 (float64 for float64 features).
@@ -37,4 +38,5 @@ def cyclic_loss(image_features: Tensor, text_features: Tensor) -> Tensor:
         text = normalize(widen(text_features), dim=1)
         across = image @ text.T
         within = image @ image.T - text @ text.T
-        return (within.square().mean() + (across - across.T).square().mean()) / 4
+        rows = (within.square() + (across - across.T).square()).mean(dim=1) / 4
+        return (rows if weights is None else rows * weights).mean()

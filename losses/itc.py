@@ -19,18 +19,19 @@ def label_targets(labels: Tensor) -> Tensor:
 
 
 def soft_targets(
-    similarity: Tensor, labels: Tensor, alpha: float, kind: Literal["sigmoid", "softmax"] = "sigmoid"
+    similarity: Tensor, labels: Tensor, alpha: float | Tensor, kind: Literal["sigmoid", "softmax"] = "sigmoid"
 ) -> Tensor:
     """q~ = alpha g(S) + (1 - alpha) q, rows normalised; no gradient flows through them.
 
     The sigmoid of a scaled cosine is near 1 wherever the cosine is positive, so that target is label smoothing whose
     strength grows with the batch: at a scale of 100 and alpha = 0.005 the positive keeps 0.385 of the mass at B = 320,
-    0.72 at 80 and 0.81 at 48.
+    0.72 at 80 and 0.81 at 48. The softmax of S itself, as the target of N-ITC, changes no gradient's direction:
+    P - (alpha P + (1 - alpha) q) = (1 - alpha) (P - q).
 
     Args:
         similarity: (B, B), scaled; transposed for the targets of texts to images.
         labels: (B,) integer identities or pseudo labels.
-        alpha: share of the model's own opinion, 0..1.
+        alpha: share of the model's own opinion, 0..1; a tensor () where it grows.
         kind: g, the sigmoid of each entry (SynTBPR) or the softmax of each row (TBPS-CLIP).
 
     Returns:
@@ -98,7 +99,16 @@ def r_itc_loss(
     return _mean(_both_directions(divergence, similarity, targets, targets_t2i), weights)
 
 
-def pair_divergences(image_features: Tensor, text_features: Tensor, labels: Tensor, scale: float) -> Tensor:
+def scaled_cosines(image_features: Tensor, text_features: Tensor, scale: float | Tensor) -> Tensor:
+    """S = scale · norm(V) norm(T)ᵀ: (B, F), (B, F) -> (B, B) of images (rows) to texts, in float32 (float64 for float64)."""
+    with no_autocast(image_features):
+        image, text = (normalize(widen(features), dim=1) for features in (image_features, text_features))
+        return scale * image @ text.T
+
+
+def pair_divergences(
+    image_features: Tensor, text_features: Tensor, labels: Tensor, scale: float | Tensor
+) -> Tensor:
     """How badly each pair of a batch fits its labels: 1/2 [KL(q_i || P_i) + the same on Sᵀ], S = scale · cosine.
 
     That is `n_itc_losses` less the entropy of q, so that a perfect fit is 0 however many pairs share a label.
@@ -111,10 +121,9 @@ def pair_divergences(image_features: Tensor, text_features: Tensor, labels: Tens
     Returns:
         (B,) in float32 (float64 for float64 features).
     """
-    with no_autocast(image_features):
-        image, text = (normalize(widen(features), dim=1) for features in (image_features, text_features))
-        entropy = (labels[:, None] == labels[None, :]).sum(dim=1).to(image.dtype).log()
-        return n_itc_losses(scale * image @ text.T, label_targets(labels)) - entropy
+    similarity = scaled_cosines(image_features, text_features, scale)
+    entropy = (labels[:, None] == labels[None, :]).sum(dim=1).to(similarity.dtype).log()
+    return n_itc_losses(similarity, label_targets(labels)) - entropy
 
 
 def _cross_entropy(similarity: Tensor, targets: Tensor) -> Tensor:

@@ -50,6 +50,19 @@ def test_equal_geometry_costs_nothing():
     assert cyclic_loss(image, text) > 0.01
 
 
+def test_weights_are_those_of_the_rows():
+    image, text = features(5, seed=2)
+    v, t = (f / f.norm(dim=1, keepdim=True) for f in (image, text))
+    weights = [0.0, 0.25, 1.0, 0.5, 0.75]
+    expected = 0.0
+    for i, weight in enumerate(weights):
+        for j in range(5):
+            within, across = float(v[i] @ v[j] - t[i] @ t[j]), float(v[i] @ t[j] - t[i] @ v[j])
+            expected += weight * (within**2 + across**2) / 4 / 25
+    found = cyclic_loss(image, text, torch.tensor(weights))
+    assert found.item() == pytest.approx(expected, rel=1e-9)
+
+
 def test_half_precision_is_computed_in_float32():
     image, text = (f.bfloat16() for f in features(8, width=32, seed=1))
     with torch.autocast("cpu", dtype=torch.bfloat16):

@@ -117,6 +117,24 @@ def test_the_sigmoid_target_is_smoothing_that_grows_with_the_batch(batch, kept):
     assert targets.diag().mean().item() == pytest.approx(kept, abs=0.004)
 
 
+@pytest.mark.parametrize("alpha", [0.005, 0.5])
+def test_the_softmax_as_target_of_n_itc_only_shortens_the_gradient(alpha):
+    """P - (alpha P + (1 - alpha) q) = (1 - alpha) (P - q), in both directions."""
+    similarity = example(seed=7)[0].requires_grad_()
+    labels = torch.tensor([0, 0, 1, 2, 1])
+    forth, back = (soft_targets(rows, labels, alpha, "softmax") for rows in (similarity, similarity.T))
+    (soft,) = torch.autograd.grad(n_itc_loss(similarity, forth, back), similarity)
+    (hard,) = torch.autograd.grad(n_itc_loss(similarity, label_targets(labels)), similarity)
+    torch.testing.assert_close(soft, (1 - alpha) * hard, rtol=1e-6, atol=1e-9)
+
+
+def test_alpha_may_be_a_tensor():
+    similarity, labels = example(seed=8)[0], torch.arange(5)
+    assert torch.equal(
+        soft_targets(similarity, labels, torch.tensor(0.25)), soft_targets(similarity, labels, 0.25)
+    )
+
+
 def test_no_gradient_flows_through_soft_targets():
     similarity = example()[0].requires_grad_()
     assert not soft_targets(similarity, torch.arange(5), 0.5, "softmax").requires_grad

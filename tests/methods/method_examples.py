@@ -82,6 +82,7 @@ def batch(
         torch.tensor(labels)[rows],
         seeds[rows],
         companions=texts[others][rows].trim() if built.wants_companions else None,
+        progress=torch.tensor(2.0),
         companion_found=found[rows] if built.wants_companions else None,
         weights=None if weights is None else torch.tensor(weights)[rows],
     )

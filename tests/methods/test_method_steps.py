@@ -23,6 +23,7 @@ LOSSES = {
     },
     "irra": {"sdm", "identity", "mlm"},
     "rde": {"tal_global", "tal_selected"},
+    "syntbpr": {"n_itc", "r_itc"},
 }
 
 

@@ -1,0 +1,173 @@
+"""SynTBPR's losses pair by pair, what its targets amount to, alpha's growth, and a scale that is learnt up to a limit."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import method_examples as example
+import pytest
+import torch
+from torch.nn.functional import normalize
+
+from engine.config import load_config
+from engine.loop import Schedule
+from models.logit_scale import LogitScale
+from models.methods.dual_encoder import Encoded
+
+LABELS = [0, 0, 1, 2, 1, 3]
+CONFIGURATION = Path(__file__).resolve().parents[2] / "configs" / "methods" / "syntbpr.yaml"
+
+
+def cosines(model, batch):
+    """(B, B) of images and texts, in plain numbers."""
+    with torch.no_grad():
+        _, images = model.encode_images(batch.images)
+        _, texts = model.encode_texts(batch.texts)
+    return (normalize(images.double(), dim=1) @ normalize(texts.double(), dim=1).T).tolist()
+
+
+def softmax(row):
+    exponentials = [math.exp(x - max(row)) for x in row]
+    return [x / sum(exponentials) for x in exponentials]
+
+
+def both_losses(scores, labels, alpha, opinion):
+    """N-ITC and R-ITC of one direction, pair by pair."""
+    n_itc = r_itc = 0.0
+    for i, row in enumerate(scores):
+        hard = [(label == labels[i]) / labels.count(labels[i]) for label in labels]
+        mixed = [alpha * g + (1 - alpha) * q for g, q in zip(opinion(row), hard, strict=True)]
+        target = [x / sum(mixed) for x in mixed]
+        for p, q in zip(softmax(row), target, strict=True):
+            n_itc -= q * math.log(p) / len(labels)
+            r_itc += p * (math.log(p) - math.log(q + 1e-8)) / len(labels)
+    return n_itc, r_itc
+
+
+@pytest.mark.parametrize("kind", ["sigmoid", "softmax"])
+@pytest.mark.parametrize(("progress", "alpha"), [(0.0, 0.0), (0.25, 0.1), (1.0, 0.4), (3.5, 0.4)])
+def test_losses_pair_by_pair_while_alpha_grows(kind, progress, alpha, words):
+    model = example.model("syntbpr", words, soft_target=kind, alpha=0.4)
+    batch = example.batch(model, LABELS)
+    batch.progress = torch.tensor(progress)
+    sigmoid = lambda row: [1 / (1 + math.exp(-x)) for x in row]  # noqa: E731
+    opinion = sigmoid if kind == "sigmoid" else softmax
+    scores = [[x / 0.07 for x in row] for row in cosines(model, batch)]
+    columns = [list(column) for column in zip(*scores, strict=True)]
+    forth, back = (both_losses(rows, LABELS, alpha, opinion) for rows in (scores, columns))
+    losses = model.losses(batch)
+    assert losses["n_itc"].item() == pytest.approx((forth[0] + back[0]) / 2, rel=1e-4)
+    assert losses["r_itc"].item() == pytest.approx((forth[1] + back[1]) / 2, rel=1e-4)
+
+
+@pytest.mark.parametrize(("size", "kept"), [(320, 0.385), (80, 0.72), (48, 0.81)])
+def test_what_a_pair_keeps_of_its_target_depends_on_the_batch(size, kept, words):
+    """At the largest scale every cosine that is well above 0 counts as a match, whoever it is with."""
+    model = example.model("syntbpr", words)
+    model.logit_scale.log.data.fill_(math.log(100))
+    generator = torch.Generator().manual_seed(0)
+    common = torch.randn(1, 64, generator=generator)
+    images, texts = (common + 0.5 * torch.randn(size, 64, generator=generator) for _ in range(2))
+    encoded = Encoded(None, images, None, texts, images, texts, torch.arange(size), None)
+    batch = example.batch(model, LABELS)
+    for targets in model.soft_targets(model.similarity(images, texts), encoded, batch):
+        assert targets.diag().tolist() == pytest.approx([1 / (0.995 + 0.005 * size)] * size, rel=1e-3)
+        assert targets.diag().mean().item() == pytest.approx(kept, abs=0.004)
+
+
+def test_the_configuration_says_what_the_targets_keep():
+    text = CONFIGURATION.read_text("utf-8")
+    alpha = load_config(CONFIGURATION).model.options["alpha"]
+    for size, kept in ((320, "0.385"), (80, "0.72"), (48, "0.81")):
+        share = 1 / (1 - alpha + alpha * size)
+        assert f"{share:.{len(kept) - 2}f}" == kept
+        assert f"{kept} " in text
+        assert f" {size}" in text
+    assert f"{1 / (0.98 + 0.02 * 80):.2f}" == "0.39"
+
+
+def test_one_pass_is_two_passes(words):
+    """The released code encodes a second time for the targets, without gradients."""
+    model = example.model("syntbpr", words, alpha=0.3).double()
+    batch = example.batch(model, LABELS, dtype=torch.float64)
+    once = model.losses(batch)
+    sum(once.values()).backward()
+    gradients = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+    model.zero_grad()
+    with torch.no_grad():
+        seen = model.encode(batch)
+        targets = model.soft_targets(
+            model.similarity(seen.all_image_features, seen.all_text_features), seen, batch
+        )
+    model.soft_targets = lambda *_: targets
+    twice = model.losses(batch)
+    sum(twice.values()).backward()
+    for name, loss in once.items():
+        assert twice[name].item() == pytest.approx(loss.item(), rel=1e-12)
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter.grad, gradients[name], rtol=1e-10, atol=1e-12)
+
+
+def test_the_scale_starts_at_clips_and_stops_at_a_hundred():
+    scale = LogitScale()
+    assert scale().item() == pytest.approx(1 / 0.07, rel=1e-6)
+    optimizer = torch.optim.SGD(scale.parameters(), lr=1.0)
+    for direction in (-1, -1, -1, -1, -1, -1):  # a loss that falls while the scale grows
+        (direction * scale()).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert scale().item() == pytest.approx(100, rel=1e-6)
+    (0.01 * scale()).backward()  # and at the limit a gradient still leads back
+    optimizer.step()
+    assert scale().item() < 50
+
+
+def test_the_scale_is_learnt_and_not_decayed(words):
+    model = example.model("syntbpr", words)
+    model.losses(example.batch(model, LABELS))["n_itc"].backward()
+    assert model.logit_scale.log.grad.abs() > 0
+    decayed = [group["params"] for group in model.parameter_groups(1e-4, 0.02) if group["weight_decay"]]
+    assert not any(parameter is model.logit_scale.log for group in decayed for parameter in group)
+
+
+def test_pairs_are_told_apart_at_the_learnt_scale(words):
+    model = example.model("syntbpr", words).eval()
+    model.logit_scale.log.data.fill_(math.log(30))
+    batch = example.batch(model, LABELS)
+    scores = [[30 * x for x in row] for row in cosines(model, batch)]
+    columns = [list(column) for column in zip(*scores, strict=True)]
+    expected = []
+    for i in range(6):
+        same = [j for j in range(6) if LABELS[j] == LABELS[i]]
+        logs = [math.log(softmax(rows[i])[j]) for rows in (scores, columns) for j in same]
+        expected.append(-sum(logs) / len(logs) - math.log(len(same)))
+    with torch.inference_mode():
+        found = model.pair_losses(batch).tolist()
+    assert found == pytest.approx(expected, rel=1e-3, abs=1e-4)
+
+
+def test_the_rate_is_that_of_the_method():
+    """From 1e-6 to 1e-4 in the first epoch, then by a cosine to 5e-6, with every step."""
+    settings = load_config(CONFIGURATION).train
+    schedule = Schedule(
+        settings.init_lr,
+        settings.max_epoch,
+        settings.min_lr,
+        lr_warmup_epochs=settings.lr_warmup_epochs,
+        lr_warmup_start=settings.lr_warmup_start,
+        per_step=settings.schedule == "step",
+    )
+    rates = [schedule.rate(step // 200, step, 200) for step in range(1001)]
+    assert rates[0] == pytest.approx(1e-6)
+    assert rates[100] == pytest.approx((1e-6 + 1e-4) / 2)
+    assert rates[200] == pytest.approx(1e-4)
+    assert rates[600] == pytest.approx((1e-4 + 5e-6) / 2)
+    assert rates[1000] == pytest.approx(5e-6)
+
+
+def test_options_that_mean_nothing(words):
+    with pytest.raises(ValueError, match="sigmoid or softmax"):
+        example.build("syntbpr", words, soft_target="relu")
+    with pytest.raises(ValueError, match="from 0 to 1"):
+        example.build("syntbpr", words, alpha=1.5)
