@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Every stage of a training, then the evaluation:
-#   bash train.bash [demo|cuhk|icfg|rstp|folder|FILE.yaml] [pspd|tsn|cada|ssan|irra|rde|syntbpr] [--seeds N ...] [--set KEY=VALUE ...] [--from STAGE] [--force] [--dry-run]
+#   bash train.bash [demo|cuhk|icfg|rstp|folder|FILE.yaml] [pspd|tsn|cada|ssan|irra|rde|tbps_clip|syntbpr] [--seeds N ...] [--set KEY=VALUE ...] [--from STAGE] [--force] [--dry-run]
 # Without arguments: the demo with PSPD. A finished stage is skipped, an interrupted one goes on where it stopped.
 # --seeds 0 1 2 does all of it once per seed, and then says mean and spread of the results.
 # --from STAGE does STAGE and all after it again; --force does everything again.

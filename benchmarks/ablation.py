@@ -68,6 +68,13 @@ VARIANTS = {
     "ssan": Variant("SSAN, as many epochs", method="ssan", captions=False),
     "irra": Variant("IRRA, as many epochs", method="irra", captions=False),
     "rde": Variant("RDE, as many epochs", method="rde", captions=False),
+    "tbps_clip": Variant("TBPS-CLIP, as many epochs", method="tbps_clip", captions=False),
+    "tbps_clip-simplified": Variant(
+        "TBPS-CLIP simplified, as many epochs",
+        method="tbps_clip",
+        settings=("model.options.simplified=true",),
+        captions=False,
+    ),
     "syntbpr": Variant("SynTBPR, as many epochs", method="syntbpr", captions=False),
 }
 

@@ -110,7 +110,7 @@ def assert_alike(machine: Machine, ours: Trainer, theirs: Trainer) -> None:
 def test_a_methods_step(method, words, pairs, train, on_both, gpu, machine):
     def step(machine: Machine) -> Trainer:
         model = example.model(method, words)
-        options = {"words": 0.3, "companions": model.wants_companions}
+        options = {"words": 0.3, "companions": model.wants_companions, "views": model.wants_views}
         return train(machine, RetrievalTask(model), model, pairs(model), steps=2, **options)
 
     theirs, ours = on_both(step)
@@ -127,7 +127,8 @@ def test_a_warm_ups_step(method, matching, words, pairs, train, on_both, gpu, ma
             pytest.skip("a warm-up without this part")
         if matching:
             model.start_matching()
-        return train(machine, WarmUpTask(model, matching), model, pairs(model), words=0.3)
+        options = {"words": 0.3, "views": model.wants_views}
+        return train(machine, WarmUpTask(model, matching), model, pairs(model), **options)
 
     theirs, ours = on_both(step)
     assert_on_the_gpu(gpu, ours)

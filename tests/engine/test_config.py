@@ -211,7 +211,7 @@ def test_all_methods_have_the_same_budget_on_the_demo():
     plain = load_config(["configs/methods/pspd.yaml", "configs/demo.yaml"]).train
     tsn, cada, ssan, *on_clip = (
         load_config([f"configs/methods/{name}.yaml", "configs/demo.yaml", f"configs/demo/{name}.yaml"]).train
-        for name in ("tsn", "cada", "ssan", "irra", "rde", "syntbpr")
+        for name in ("tsn", "cada", "ssan", "irra", "rde", "tbps_clip", "syntbpr")
     )
     assert {one.max_epoch for one in (cada, *on_clip)} == {plain.rounds * plain.max_epoch}
     warm_up = plain.warm_up.max_epoch + plain.warm_up.matching_epochs

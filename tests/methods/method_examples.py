@@ -72,6 +72,9 @@ def batch(
 ) -> Batch:
     """The rows of a batch of six, its texts cut to the longest of those rows, as a process would get them."""
     images = torch.randn(6, 3, *built.image_size, generator=torch.Generator().manual_seed(1))
+    views = torch.randn(len(built.wants_views), *images.shape, generator=torch.Generator().manual_seed(2)).to(
+        dtype
+    )
     texts = built.prepare(CAPTIONS)
     others = companions(labels)
     found = torch.tensor([other != own for own, other in enumerate(others)])
@@ -85,6 +88,7 @@ def batch(
         progress=torch.tensor(2.0),
         companion_found=found[rows] if built.wants_companions else None,
         weights=None if weights is None else torch.tensor(weights)[rows],
+        views=views[:, rows] if built.wants_views else None,
     )
 
 

@@ -30,6 +30,8 @@ LAST = (
     "image_selection.mlp.3",
     "text_selection.linear",
     "text_selection.mlp.3",
+    "view_head.0",
+    "view_head.3",
 )
 
 

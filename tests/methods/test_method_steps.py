@@ -24,6 +24,7 @@ LOSSES = {
     "irra": {"sdm", "identity", "mlm"},
     "rde": {"tal_global", "tal_selected"},
     "syntbpr": {"n_itc", "r_itc"},
+    "tbps_clip": {"n_itc", "r_itc", "c_itc", "ss_i"},
 }
 
 

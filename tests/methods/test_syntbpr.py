@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import contrast_by_loop as loop
 import method_examples as example
 import pytest
 import torch
-from torch.nn.functional import normalize
 
 from engine.config import load_config
 from engine.loop import Schedule
@@ -19,46 +19,18 @@ LABELS = [0, 0, 1, 2, 1, 3]
 CONFIGURATION = Path(__file__).resolve().parents[2] / "configs" / "methods" / "syntbpr.yaml"
 
 
-def cosines(model, batch):
-    """(B, B) of images and texts, in plain numbers."""
-    with torch.no_grad():
-        _, images = model.encode_images(batch.images)
-        _, texts = model.encode_texts(batch.texts)
-    return (normalize(images.double(), dim=1) @ normalize(texts.double(), dim=1).T).tolist()
-
-
-def softmax(row):
-    exponentials = [math.exp(x - max(row)) for x in row]
-    return [x / sum(exponentials) for x in exponentials]
-
-
-def both_losses(scores, labels, alpha, opinion):
-    """N-ITC and R-ITC of one direction, pair by pair."""
-    n_itc = r_itc = 0.0
-    for i, row in enumerate(scores):
-        hard = [(label == labels[i]) / labels.count(labels[i]) for label in labels]
-        mixed = [alpha * g + (1 - alpha) * q for g, q in zip(opinion(row), hard, strict=True)]
-        target = [x / sum(mixed) for x in mixed]
-        for p, q in zip(softmax(row), target, strict=True):
-            n_itc -= q * math.log(p) / len(labels)
-            r_itc += p * (math.log(p) - math.log(q + 1e-8)) / len(labels)
-    return n_itc, r_itc
-
-
 @pytest.mark.parametrize("kind", ["sigmoid", "softmax"])
 @pytest.mark.parametrize(("progress", "alpha"), [(0.0, 0.0), (0.25, 0.1), (1.0, 0.4), (3.5, 0.4)])
 def test_losses_pair_by_pair_while_alpha_grows(kind, progress, alpha, words):
     model = example.model("syntbpr", words, soft_target=kind, alpha=0.4)
     batch = example.batch(model, LABELS)
     batch.progress = torch.tensor(progress)
-    sigmoid = lambda row: [1 / (1 + math.exp(-x)) for x in row]  # noqa: E731
-    opinion = sigmoid if kind == "sigmoid" else softmax
-    scores = [[x / 0.07 for x in row] for row in cosines(model, batch)]
-    columns = [list(column) for column in zip(*scores, strict=True)]
-    forth, back = (both_losses(rows, LABELS, alpha, opinion) for rows in (scores, columns))
+    images, texts = loop.features(model, batch)
+    scores = (images @ texts.T / 0.07).tolist()
+    opinion = loop.sigmoid if kind == "sigmoid" else loop.softmax
     losses = model.losses(batch)
-    assert losses["n_itc"].item() == pytest.approx((forth[0] + back[0]) / 2, rel=1e-4)
-    assert losses["r_itc"].item() == pytest.approx((forth[1] + back[1]) / 2, rel=1e-4)
+    assert losses["n_itc"].item() == pytest.approx(loop.n_itc(scores, LABELS, alpha, opinion), rel=1e-4)
+    assert losses["r_itc"].item() == pytest.approx(loop.r_itc(scores, LABELS, alpha, opinion), rel=1e-4)
 
 
 @pytest.mark.parametrize(("size", "kept"), [(320, 0.385), (80, 0.72), (48, 0.81)])
@@ -135,12 +107,13 @@ def test_pairs_are_told_apart_at_the_learnt_scale(words):
     model = example.model("syntbpr", words).eval()
     model.logit_scale.log.data.fill_(math.log(30))
     batch = example.batch(model, LABELS)
-    scores = [[30 * x for x in row] for row in cosines(model, batch)]
-    columns = [list(column) for column in zip(*scores, strict=True)]
+    images, texts = loop.features(model, batch)
+    scores = (30 * images @ texts.T).tolist()
     expected = []
     for i in range(6):
         same = [j for j in range(6) if LABELS[j] == LABELS[i]]
-        logs = [math.log(softmax(rows[i])[j]) for rows in (scores, columns) for j in same]
+        both = (scores, loop.transposed(scores))
+        logs = [math.log(loop.softmax(rows[i])[j]) for rows in both for j in same]
         expected.append(-sum(logs) / len(logs) - math.log(len(same)))
     with torch.inference_mode():
         found = model.pair_losses(batch).tolist()
