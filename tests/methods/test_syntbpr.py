@@ -7,11 +7,15 @@ from pathlib import Path
 
 import contrast_by_loop as loop
 import method_examples as example
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from engine.config import load_config
+from engine.feeds import ImageFeed, PairBatches, Pairs
 from engine.loop import Schedule
+from models import World
 from models.logit_scale import LogitScale
 from models.methods.dual_encoder import Encoded
 
@@ -57,6 +61,34 @@ def test_the_configuration_says_what_the_targets_keep():
         assert f"{kept} " in text
         assert f" {size}" in text
     assert f"{1 / (0.98 + 0.02 * 80):.2f}" == "0.39"
+
+
+def test_alpha_grows_with_the_steps_and_goes_on_after_a_resume(words, tmp_path):
+    """By batches of the feed: losses of an epoch that is entered in the middle are those of the whole one."""
+    model = example.model("syntbpr", words, alpha=0.5).eval()
+    paths = [tmp_path / f"{number}.png" for number in range(len(example.CAPTIONS))]
+    for number, path in enumerate(paths):
+        Image.new("RGB", (16, 32), (40 * number, 90, 200)).save(path)
+    pairs = Pairs(np.arange(len(paths)), model.prepare(example.CAPTIONS), np.arange(len(paths)))
+    batches = PairBatches(
+        ImageFeed(paths, model.image_size, None), pairs, 2, World(), torch.device("cpu"), seed=0, name="x"
+    )
+    alphas, targets = [], model.soft_targets
+
+    def watched(similarity, encoded, batch):
+        found = targets(similarity, encoded, batch)
+        opinion = similarity.softmax(1) if model.soft_target == "softmax" else similarity.sigmoid()
+        kept = found[0][0, 0].item()  # (alpha g + 1 - alpha) / (alpha (g + g') + 1 - alpha), solved for alpha
+        own, other = opinion[0].tolist()
+        alphas.append((1 - kept) / (1 - kept - own + kept * (own + other)))
+        return found
+
+    model.soft_targets = watched
+    with torch.no_grad():
+        whole = [model.losses(batch)["n_itc"].item() for epoch in (0, 1) for batch in batches.epoch(epoch)]
+        assert alphas == pytest.approx([0, 0.5 / 3, 1 / 3, 0.5, 0.5, 0.5], abs=1e-4)
+        rest = [model.losses(batch)["n_itc"].item() for batch in batches.epoch(0, 1)]
+    assert rest == whole[1:3]
 
 
 def test_one_pass_is_two_passes(words):
