@@ -141,7 +141,6 @@ def _trainer(
         padding=config.train.crop_padding,
         words=config.train.word_dropout,
         augmentation=config.train.augmentation,
-        views=task.model.wants_views,
         text_multiple=machine.text_multiple,
     )
 

@@ -12,16 +12,15 @@ from losses.identity import identity_loss
 from losses.masked_language import masked_language_loss
 from losses.sdm import sdm_loss
 from losses.token_masking import mask_tokens
-from models.backbones.clip.retrieval import ClipRetrieval
 from models.batch import Batch
 from models.eager import eager_on_cpu
 from models.heads import Head
-from models.methods.dual_encoder import DualEncoder, Encoded
+from models.methods.clip_dual_encoder import ClipDualEncoder
 
 ADDED = ("cross_modal.", "language_head.", "classifier.")  # parts that no released weights fill
 
 
-class IRRA(DualEncoder, ClipRetrieval):
+class IRRA(ClipDualEncoder):
     """Implicit relation reasoning and aligning: IRRA = SDM + ID + language_weight · MLM.
 
     Args:
@@ -80,16 +79,11 @@ class IRRA(DualEncoder, ClipRetrieval):
             raise ValueError("IRRA classifies identities: call set_identities(count) before training.")
         encoded = self.encode(batch)
         named = (self.classifier(encoded.image_features), self.classifier(encoded.text_features))
-        identity = identity_loss(*named, batch.labels, fused_weight=0.5, weights=batch.weights)
-        return self._losses_without_classes(batch, encoded) | {"identity": identity}
-
-    def warm_up_losses(self, batch: Batch, matching: bool) -> dict[str, Tensor]:
-        """SDM and MLM: as many classes as images would be a classifier to be thrown away."""
-        return self._losses_without_classes(batch, self.encode(batch))
-
-    def _losses_without_classes(self, batch: Batch, encoded: Encoded) -> dict[str, Tensor]:
         features = encoded.all_image_features, encoded.all_text_features
-        losses = {"sdm": sdm_loss(*features, encoded.all_labels, weights=encoded.all_weights)}
+        losses = {
+            "sdm": sdm_loss(*features, encoded.all_labels, weights=encoded.all_weights),
+            "identity": identity_loss(*named, batch.labels, fused_weight=0.5, weights=batch.weights),
+        }
         if self.language_weight:
             losses["mlm"] = self.language_weight * self._language_loss(batch, encoded.image_tokens)
         return losses

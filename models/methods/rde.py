@@ -10,15 +10,15 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from losses.triplet_alignment import triplet_alignment_loss
-from models.backbones.clip.retrieval import ClipRetrieval, Texts
+from models.backbones.clip.retrieval import Texts
 from models.backbones.clip.token_selection import TokenSelection
 from models.batch import Batch
-from models.methods.dual_encoder import DualEncoder
+from models.methods.clip_dual_encoder import ClipDualEncoder
 
 ADDED = ("image_selection.", "text_selection.")  # parts that no released weights fill
 
 
-class RDE(DualEncoder, ClipRetrieval):
+class RDE(ClipDualEncoder):
     """Robust dual embedding: TAL of the global embedding + TAL of the embedding of selected tokens.
 
     A feature is both embeddings, each of length 1, one after the other. The cosine of two features is then the mean of the

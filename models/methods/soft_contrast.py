@@ -8,15 +8,15 @@ import torch
 from torch import Tensor
 
 from losses.itc import pair_divergences, scaled_cosines, soft_targets
-from models.backbones.clip.retrieval import ClipRetrieval
 from models.batch import Batch
 from models.logit_scale import LogitScale
-from models.methods.dual_encoder import DualEncoder, Encoded
+from models.methods.clip_dual_encoder import ClipDualEncoder
+from models.methods.dual_encoder import Encoded
 
 Targets = tuple[Tensor, Tensor]  # (B, B) of images to texts, and of texts to images
 
 
-class SoftContrast(DualEncoder, ClipRetrieval):
+class SoftContrast(ClipDualEncoder):
     """A dual encoder on CLIP whose losses contrast images with texts against soft targets.
 
     Args:

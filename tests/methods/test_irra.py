@@ -142,9 +142,10 @@ def test_the_language_weight_scales(words):
 def test_a_warm_up_needs_no_classes(words):
     model = example.build("irra", words)
     batch = example.batch(model, LABELS)
-    assert set(model.warm_up_losses(batch, matching=False)) == {"sdm", "mlm"}
+    assert set(model.warm_up_losses(batch, matching=False)) == {"itc"}
     with pytest.raises(ValueError, match="set_identities"):
         model.losses(batch)
+    model.set_identities(4)
     batch.seeds = None
     with pytest.raises(ValueError, match="one seed per sample"):
-        model.warm_up_losses(batch, matching=False)
+        model.losses(batch)

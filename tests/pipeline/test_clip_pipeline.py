@@ -14,8 +14,8 @@ pytestmark = pytest.mark.integration
 
 
 LOSSES = {  # of the warm-up and of the training
-    "irra": [{"sdm", "mlm"}, {"sdm", "identity", "mlm"}],
-    "rde": [{"tal_global", "tal_selected"}] * 2,
+    "irra": [{"itc"}, {"sdm", "identity", "mlm"}],
+    "rde": [{"itc"}, {"tal_global", "tal_selected"}],
 }
 WEIGHTS = {"irra": "none", "rde": "consensus"}
 
