@@ -289,7 +289,10 @@ def rows_of(run: Run) -> list[dict[str, Any]]:
             found = json.loads(path.read_text("utf-8"))
             told = {name: found[name] for name in ("method", "split", "protocol", "selected_on")}
             scores = {f"{kind}_{name}": found[kind][name] for kind in ROWS if found[kind] for name in METRICS}
-            rows.append({**row, **told, **scores})
+            computed = found.get("computed", {})  # results of version 0.1 lack it
+            where = {name: computed.get(name, "") for name in ("processor", "precision", "linear")}
+            where["processor_features"] = " ".join(computed.get("features", ()))
+            rows.append({**row, **told, **scores, **where})
     return rows
 
 
@@ -304,6 +307,7 @@ COLUMNS = [
     "minutes",
     "cpu_minutes",
     "peak_mib",
+    *("processor", "processor_features", "precision", "linear"),
 ]
 
 

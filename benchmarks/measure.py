@@ -109,7 +109,7 @@ def here() -> dict[str, object]:
     """What every row names: the processor, what it can multiply with, and by which library it multiplied."""
     return {
         "processor": processor.name(),
-        "features": " ".join(processor.features()),
+        "processor_features": " ".join(processor.features()),
         "linear": linear.library(),
     }
 

@@ -25,6 +25,7 @@ from captioning.backends import Request, make_backend
 from captioning.files import load_captions
 from captioning.gender import gender_of
 from captioning.lexicon import FOOTWEAR
+from engine import processor
 
 RESULTS = Path(__file__).parent / "results" / "palette_accuracy-cpu.csv"
 # Words for the demo's terms: the eleven basic ones, and hair's blond.
@@ -239,6 +240,8 @@ def write_table(path: Path, rows: list[Accuracy], variety: Mapping[str, float], 
             )
         for name, value in {**variety, "milliseconds of one core per image": 1000 * seconds}.items():
             writer.writerow([name, "", "", "", f"{value:.4g}"])
+        features = " ".join(processor.features())
+        writer.writerow([f"on {processor.name()}", "", "", "", features])
 
 
 def main() -> None:

@@ -6,13 +6,12 @@
 Every measurement is a process of its own, so that its peak memory is its own. `compare` runs both versions of a
 case in turn, three times, and keeps the fastest of each: take the ratio, and where other work shares the cores, the
 ratio of CPU seconds. The dense version takes its distances from one matrix product, as the released code does, not in
-the slow definite order that the tests use. Writes benchmarks/results/pseudo_labels-MODE-cpu-TORCH.csv.
+the slow definite order that the tests use. Writes benchmarks/results/pseudo_labels-MODE-PROCESSOR-TORCH.csv.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import math
 import os
@@ -26,7 +25,6 @@ from pathlib import Path
 
 import numpy as np
 
-RESULTS = Path(__file__).parent / "results"
 WIDTH = 512
 DIMENSION = 24
 SPREADS = {
@@ -185,13 +183,11 @@ def main() -> None:
             rows.append(run(count, kind))
             print(rows[-1], f"load {os.getloadavg()[0]:.1f}", flush=True)
     rows = with_slopes(rows)
-    RESULTS.mkdir(exist_ok=True)
-    with (RESULTS / f"pseudo_labels-{arguments.mode}-cpu-{version('torch')}.csv").open(
-        "w", newline=""
-    ) as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
+    from benchmarks.measure import (
+        write_csv,  # after the measurement: it brings torch, which would count as memory
+    )
+
+    write_csv(f"pseudo_labels-{arguments.mode}", "cpu", rows, version=version("torch"))
 
 
 if __name__ == "__main__":

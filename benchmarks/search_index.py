@@ -10,7 +10,6 @@ precision, inverted lists of which a search reads half, and a graph (HNSW).
 from __future__ import annotations
 
 import argparse
-import csv
 import sys
 import tempfile
 import time
@@ -23,12 +22,12 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.measure import write_csv
 from models import build_model
 from models.backbones.blip.tokenizer import BlipTokenizer
 from retrieval.encode import encode_queries
 from serving import vectors
 
-RESULTS = Path(__file__).parent / "results"
 WIDTH = 256  # BLIP's features
 Search = Callable[[np.ndarray], np.ndarray]  # a query (256,) -> the rows (10,) that it finds
 CLUSTER = 20  # images of a person
@@ -143,7 +142,7 @@ def text_encoder(queries: int) -> dict[str, object]:
 
 
 def main() -> None:
-    """Runs all and writes benchmarks/results/search_index-cpu-<faiss>.csv."""
+    """Runs all and writes benchmarks/results/search_index-<processor>-<faiss>.csv."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=1_000_000)
     parser.add_argument(
@@ -158,12 +157,7 @@ def main() -> None:
     lines += run(options.compare, ["ours", "lists", "hnsw"], options.queries)
     lines += run(options.images, ["ours", "flat", "lists"], options.queries)
     lines.append(text_encoder(20))
-    path = RESULTS / f"search_index-cpu-{faiss.__version__}.csv"
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, lines[0], restval="")
-        writer.writeheader()
-        writer.writerows(lines)
-    print(path.read_text())
+    write_csv("search_index", "cpu", lines, version=faiss.__version__)
 
 
 if __name__ == "__main__":

@@ -62,7 +62,7 @@ def test_a_comparison_writes_its_table(name, tmp_path, monkeypatch):
         in_bf16 = {row["version"] for row in rows if row["version"].endswith("bf16")}
         assert bool(in_bf16) == (name in IN_BF16 and processor.multiplies_bf16())
     assert {row["processor"] for row in rows} == {processor.name()}
-    assert {row["features"] for row in rows} == {" ".join(processor.features())}
+    assert {row["processor_features"] for row in rows} == {" ".join(processor.features())}
 
 
 @pytest.mark.integration
