@@ -111,7 +111,9 @@ def _training_row(setting: Setting, batch_size: int, machine: Machine) -> Row:
     with tempfile.TemporaryDirectory() as directory:
         model = machine.place(training_step.make_model(setting.size, 0.1, setting.entries))
         batch = training_step.make_batch(model, batch_size, machine)
-        step = training_step.stepper(model, batch, Path(directory), machine)
+        step = training_step.stepper(
+            training_step.trainer_of(model, Path(directory), machine), batch, machine
+        )
         first = seconds_of(step, setting.device)[0].wall
         seconds = _median_seconds(setting, lambda: [step() for _ in range(setting.steps)])
     rate = setting.steps * batch_size / seconds

@@ -177,11 +177,20 @@ def make_trainer(task: nn.Module, groups: list[dict[str, Any]], directory: Path,
     )
 
 
-def stepper(model: PSPD, batch: Batch, directory: Path, machine: Machine) -> Callable[[], None]:
-    """One step of the loop on this batch."""
-    trainer = make_trainer(RetrievalTask(model), model.parameter_groups(1e-5, 0.05), directory, machine)
+def trainer_of(model: PSPD, directory: Path, machine: Machine) -> Trainer:
+    """The loop's object for PSPD."""
+    return make_trainer(RetrievalTask(model), model.parameter_groups(1e-5, 0.05), directory, machine)
+
+
+def stepper(trainer: Trainer, batch: Batch, machine: Machine) -> Callable[[], None]:
+    """One step of the loop on this batch, on that machine."""
     trainer.task.train()
-    return lambda: trainer._step(batch, 0, 0)
+
+    def step() -> None:
+        trainer.machine = machine
+        trainer._step(batch, 0, 0)
+
+    return step
 
 
 def check_equality(size: str, batch_size: int) -> dict[str, float]:
@@ -213,11 +222,13 @@ def compare(options: argparse.Namespace, size: str) -> list[dict[str, object]]:
     with tempfile.TemporaryDirectory() as directory:
         model = make_model(size, 0.1)  # one for both: two with their optimisers would not fit everywhere
         batch = make_batch(model, batch_size, CPU)
+        trainer = trainer_of(model, Path(directory), CPU)
         plain = PlainStep(model, batch, 0.1)
+        plain.optimizer.state = trainer.optimizer.state  # both AdamW's, and as large as two models
         actions: dict[str, Callable[[], None]] = {"plain": plain}
         for precision in precisions_of("cpu"):
             machine = machine_of("cpu", precision)
-            actions[label_of(precision)] = stepper(model, batch, Path(directory), machine)
+            actions[label_of(precision)] = stepper(trainer, batch, machine)
         if options.profile:
             for name, action in actions.items():
                 action()
