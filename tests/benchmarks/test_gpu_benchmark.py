@@ -11,7 +11,7 @@ import torch
 from benchmarks import gpu, gpu_parts
 from benchmarks.flops import image_flops
 from benchmarks.gpu_parts import Setting
-from benchmarks.measure import captions_of, tokenizer_of
+from benchmarks.measure import captions_of, here, tokenizer_of
 
 DEMO = (
     "dataset.synthesis.train=8",
@@ -157,7 +157,7 @@ def test_finished_parts_are_skipped_failed_ones_are_told_and_late_ones_left(tiny
     names = {f"gpu_{name}-some-card-{version}.csv" for name in ("one", "two")}
     assert {path.name for path in tmp_path.glob("*.csv")} == names
     with (tmp_path / f"gpu_two-some-card-{version}.csv").open() as file:
-        assert list(csv.DictReader(file)) == [{"of": "two", "size": "tiny"}]
+        assert list(csv.DictReader(file)) == [{"of": "two", "size": "tiny", **here()}]
     assert gpu.measure(parts, tiny, "some-card", tmp_path, minutes=-1, force=True) == list(parts)
     assert "one: not begun" in capsys.readouterr().out
 

@@ -15,7 +15,8 @@ def result(variant: str, seed: int, r1: float, protocol: str = "plain") -> dict:
     scores = {name: r1 + 1 if name == "itm_r1" else r1 for name in COLUMNS if name.startswith("it")}
     told = {"method": VARIANTS[variant].method, "split": "test", "protocol": protocol, "selected_on": "val"}
     cost = {"minutes": 5.0 + seed, "cpu_minutes": 6.0, "peak_mib": 700.5}
-    return {"variant": variant, "seed": seed, **told, **scores, **cost}
+    where = {"processor": "abacus", "processor_features": "avx2", "precision": "fp32", "linear": "torch"}
+    return {"variant": variant, "seed": seed, **told, **scores, **cost, **where}
 
 
 def test_the_page_is_what_the_command_writes():
