@@ -5,7 +5,9 @@ from engine.command_line import read_command, stage_parser
 if __name__ == "__main__":
     parser = stage_parser(__doc__)
     parser.add_argument(
-        "--checkpoint", metavar="FILE", help="the model to evaluate (default: the run's best.pth)"
+        "--checkpoint",
+        metavar="FILE|DIR|hf:OWNER/NAME",
+        help="the model to evaluate (default: the run's best.pth)",
     )
     command = read_command(parser)
 

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from data.errors import UserError
-from models import METHODS, Captioner, build_model, load_weights
+from models import KINDS, METHODS, Captioner, build_model, load_weights
 
 FORMAT = "pspd-1"
 
@@ -104,18 +104,26 @@ def load_retrieval_model(path: Path) -> tuple[nn.Module, dict[str, Any]]:
     Raises:
         CheckpointError: not readable, a captioner, or weights that do not fit (the message names keys).
     """
-    content = load(path)
+    return build(path, load(path))
+
+
+def build(path: Path, content: dict[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
+    """The retrieval model that a checkpoint's content describes, in evaluation mode, and the content.
+
+    Raises:
+        CheckpointError: as `load_retrieval_model`; `path` is named in it.
+    """
     if content.get("method") in (None, "captioner"):
         raise CheckpointError(
             f"{path} holds {'a captioner' if content.get('method') else 'the state of an unfinished run'}, not a "
             "retrieval model: give the best.pth of a finished training."
         )
-    if content["method"] not in METHODS:
+    if content["method"] not in KINDS:
         raise CheckpointError(
             f"{path} is a model of the method '{content['method']}', which this version does not have: it has "
             f"{', '.join(METHODS)}."
         )
-    tokenizer = METHODS[content["method"]].tokenizer_class(content["vocabulary"])
+    tokenizer = KINDS[content["method"]].tokenizer_class(content["vocabulary"])
     options = {**content["options"], "size": content["size"], "image_size": tuple(content["image_size"])}
     model = build_model(content["method"], tokenizer=tokenizer, **options)
     try:

@@ -12,6 +12,7 @@ from data.errors import UserError
 from data.views import UnlabelledImages
 from engine import distributed
 from engine.config import Config
+from engine.hub import located
 from engine.log import LOGGER
 from models.texts import TextTokenizer
 from synthesis.demo import make_demo
@@ -89,15 +90,15 @@ def _of_images(known: Mapping[str, Content], images: Sequence[str], path: Path) 
 def open_tokenizer(
     kind: type[TextTokenizer], named: str, captions: Sequence[str], directory: Path, size: int
 ) -> TextTokenizer:
-    """A vocabulary from local files, or one trained on ``captions`` once.
+    """A vocabulary from a file, a folder or a hub, or one trained on ``captions`` once.
 
     Args:
-        named: the vocabulary's file or folder; empty: it is trained.
+        named: the vocabulary's file or folder, or a hub's name; empty: it is trained.
         directory: where a trained vocabulary is kept.
         size: of a trained vocabulary, in entries.
     """
     if named:
-        return kind.load(named)
+        return kind.load(located(named, vocabulary=kind.file))
     with distributed.main_first():
         if distributed.is_main() and not (directory / kind.file).exists():
             kind.train(list(captions), directory, vocab_size=size)

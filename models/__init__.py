@@ -5,10 +5,12 @@
 
 from models.backbones.blip.captioner import BlipCaptioner as Captioner
 from models.batch import Batch, TrainingCaption
-from models.registry import METHODS, build_model, check_options, load_weights
+from models.registry import KINDS, METHODS, build_model, check_options, load_weights
+from models.released import load_untrained, recognise
 from models.world import DistributedWorld, World
 
 __all__ = [
+    "KINDS",
     "METHODS",
     "Batch",
     "Captioner",
@@ -17,5 +19,7 @@ __all__ = [
     "World",
     "build_model",
     "check_options",
+    "load_untrained",
     "load_weights",
+    "recognise",
 ]

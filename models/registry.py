@@ -10,12 +10,15 @@ import ast
 import importlib
 import inspect
 import pkgutil
+from collections import ChainMap
 from collections.abc import Iterator, Mapping
+from types import ModuleType
 from typing import Any
 
 from torch import Tensor
 
 import models.methods
+import models.untrained
 from models.methods.base import Method
 
 
@@ -24,14 +27,14 @@ class ModelError(ValueError):
 
 
 class Methods(Mapping[str, type[Method]]):
-    """Every class with a `name` that a file of `models.methods` defines, by name.
+    """Every class with a `name` that a file of a package defines, by name.
 
     The names are read from the sources; a class comes with the import of its file.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, package: ModuleType) -> None:
         self._places: dict[str, tuple[str, str]] = {}  # name -> module, class
-        for info in pkgutil.iter_modules(models.methods.__path__, "models.methods."):
+        for info in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
             source = info.module_finder.find_spec(info.name).loader.get_source(info.name)
             for name, kind in _named_classes(source):
                 self._places[name] = info.name, kind
@@ -63,21 +66,23 @@ def _named_classes(source: str) -> Iterator[tuple[str, str]]:
                     yield name, node.name
 
 
-METHODS = Methods()
+METHODS = Methods(models.methods)
+# What a model can be of: a method, or a backbone that was not trained here.
+KINDS: Mapping[str, type[Method]] = ChainMap(METHODS, Methods(models.untrained))
 
 
 def build_model(method: str, **options: Any) -> Method:
     """The model of a method, freshly initialised.
 
     Args:
-        method: a key of `METHODS`.
+        method: a key of `KINDS`.
         options: of the backbone (size, image_size, tokenizer, dropout, ...) and of the method; see its class.
 
     Raises:
         ModelError: no such method, or an option that neither the method nor its backbone has.
     """
     check_options(method, options)
-    return METHODS[method](**options)
+    return KINDS[method](**options)
 
 
 def check_options(method: str, options: Mapping[str, Any]) -> None:
@@ -89,9 +94,9 @@ def check_options(method: str, options: Mapping[str, Any]) -> None:
         ModelError: no such method, or no such option; the message lists those that there are.
         ValueError: a value that can't be; the message says which can.
     """
-    if method not in METHODS:
+    if method not in KINDS:
         raise ModelError(f"There is no method {method!r}; choose one of {', '.join(METHODS)}.")
-    known = _option_names(METHODS[method])
+    known = _option_names(KINDS[method])
     unknown = sorted(set(options) - known)
     if unknown:
         raise ModelError(

@@ -40,7 +40,10 @@ def _add_index(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
     parser = commands.add_parser("index", help="encode a folder of images, or bring its index up to date")
     parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="a folder of person crops")
     parser.add_argument(
-        "--checkpoint", type=Path, required=True, metavar="FILE", help="best.pth of a training"
+        "--checkpoint",
+        required=True,
+        metavar="FILE|DIR|hf:OWNER/NAME",
+        help="best.pth of a training, a published model, or BLIP's or CLIP's own weights",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="INDEX", help="the index folder")
     parser.add_argument("--batch-size", type=_count, default=32, help="images encoded at once (default: 32)")

@@ -19,6 +19,7 @@ from engine.config import RuntimeConfig
 from engine.distributed import Interrupted
 from engine.log import LOGGER
 from engine.machine import Machine, make_machine
+from engine.opening import Opened, open_model
 from engine.run import StopSignal
 from retrieval.pictures import contact_sheet
 from serving.index import CHECKPOINT
@@ -42,12 +43,12 @@ def index(options: argparse.Namespace) -> int:
     """
     machine = _machine(options)
     images = find_images(options.images, "name your folder of person crops behind --images")
-    model, content = checkpoints.load_retrieval_model(options.checkpoint)
-    model, image_size = machine.for_use(model).place(model), tuple(content["image_size"])
+    opened = open_model(options.checkpoint)
+    model, image_size = machine.for_use(opened.model).place(opened.model), tuple(opened.content["image_size"])
     stop = StopSignal().install()
     with IndexWriter(options.out) as writer:
-        writer.claim(model, image_size, digest_of(options.checkpoint), options.images)
-        _keep_checkpoint(options.checkpoint, options.out / CHECKPOINT)
+        writer.claim(model, image_size, digest_of(opened.weights), options.images)
+        _keep_checkpoint(opened, writer)
         plan = writer.plan(images)
         if plan.keep and plan.todo:
             LOGGER.info("%d images are encoded already, %d are to do.", len(plan.keep), len(plan.todo))
@@ -69,13 +70,22 @@ def index(options: argparse.Namespace) -> int:
     return 0
 
 
-def _keep_checkpoint(source: Path, target: Path) -> None:
-    """The index has its model beside it: as a hard link where the file system allows it, else as a copy.
+def _keep_checkpoint(opened: Opened, writer: IndexWriter) -> None:
+    """The index has its model beside it: as a hard link where the file system allows it, else as a copy, and written anew
+    where it is not one file of this project's.
 
     Checkpoints are replaced by renaming, so a later training does not change what the link leads to.
     """
-    if target.exists():
-        return
+    target = writer.directory / CHECKPOINT
+    if not opened.is_own_file:
+        if not target.exists():
+            checkpoints.save(target, opened.content)
+        writer.note_kept(digest_of(target))
+    elif not target.exists():
+        _link_or_copy(opened.path, target)
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
     temporary = target.with_name(f".{target.name}.tmp")
     temporary.unlink(missing_ok=True)
     try:

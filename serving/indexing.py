@@ -142,6 +142,12 @@ class IndexWriter:
             self.header = {**known, "images": str(root)}  # the folder has moved
             self.catalogue.set_header(self.header)
 
+    def note_kept(self, checkpoint: str) -> None:
+        """Says which digest the checkpoint in the index has, where it is not that of the file that it was made from."""
+        if self.header.get("kept") != checkpoint:
+            self.header = {**self.header, "kept": checkpoint}
+            self.catalogue.set_header(self.header)
+
     def plan(self, images: Sequence[str]) -> Plan:
         """Compares the folder's images (paths below the root) with what is encoded."""
         root = Path(self.header["images"])

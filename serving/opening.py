@@ -38,7 +38,7 @@ def open_searcher(directory: Path, machine: Machine) -> Searcher:
         UserError: no index, not finished, damaged, or its checkpoint is gone or another one.
     """
     found = SearchIndex(directory)
-    if digest_of(directory / CHECKPOINT) != found.header["checkpoint"]:
+    if digest_of(directory / CHECKPOINT) != found.header.get("kept", found.header["checkpoint"]):
         raise UserError(
             f"{directory / CHECKPOINT} is not the model that the index was made with: make the index anew."
         )

@@ -6,8 +6,6 @@ not part of the loss (``losses``: LM cross-entropy with label smoothing).
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 from torch import Tensor, nn
 
@@ -18,6 +16,7 @@ from data.errors import UserError
 from engine import checkpoints, distributed, warm_up
 from engine.building import captioner_method, new_captioner, pixels_of
 from engine.feeds import ImageFeed, PairBatches, Pairs
+from engine.hub import located
 from engine.log import LOGGER
 from engine.loop import Place, Schedule, Trainer
 from engine.marks import Mark
@@ -131,7 +130,8 @@ def _prepare(context: Context, dataset: PedesDataset, run: Run) -> tuple[Caption
     )
     model = new_captioner(config, tokenizer)
     if config.pre_train.pretrained:
-        LOGGER.info("%s", model.load_pretrained(Path(config.pre_train.pretrained)))
+        path = located(config.pre_train.pretrained, check=run.stop_if_asked)
+        LOGGER.info("%s: %s", path, model.load_pretrained(path))
     elif warm_up.is_wanted(config):
         method = captioner_method(config)
         model.start_from(warm_up.warm_up(context, dataset, tokenizer, run, method))

@@ -10,11 +10,12 @@ from torch import nn
 from data import PedesDataset
 from data.errors import UserError
 from data.images import read_image
-from engine import checkpoints, distributed
+from engine import distributed
 from engine.building import pixels_of
 from engine.evaluation import Split, evaluate_split, open_split
 from engine.log import LOGGER
 from engine.marks import Mark
+from engine.opening import open_model
 from engine.results import MSM, PLAIN, results_path, told, where
 from engine.run import Run
 from engine.sources import open_dataset, say_what_is_cut
@@ -39,8 +40,14 @@ def evaluate_run(context: Context) -> None:
     dataset = open_dataset(config)
     directory = config.run_directory
     run = Run(directory, "log.txt", context.stop)
-    path = Path(context.arguments.checkpoint or directory / "best.pth")
-    model, content = checkpoints.load_retrieval_model(path)
+    named = context.arguments.checkpoint
+    opened = open_model(named or directory / "best.pth", check=run.stop_if_asked)
+    model, content, path = opened.model, opened.content, opened.path
+    if not opened.trained:
+        raise UserError(
+            f"{path} is {content['method']} as it was released, and results belong to a method: train it first, or search "
+            "with it as it is (python search.py index --checkpoint)."
+        )
     if content["method"] != config.model.method:
         raise UserError(
             f"{path} is a model of the method '{content['method']}', and the configuration's is '{config.model.method}': its "
@@ -72,7 +79,7 @@ def evaluate_run(context: Context) -> None:
         _evaluate_msm(context, run, model, content, dataset, split)
     if distributed.is_main():
         print(where(config))
-    if context.arguments.checkpoint is None:
+    if named is None:
         mark.set()
     distributed.barrier()
 

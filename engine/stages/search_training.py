@@ -21,6 +21,7 @@ from engine.building import method_class, new_model, pixels_of, supervision
 from engine.config import Config, save_config
 from engine.evaluation import Split, evaluate_split, open_split
 from engine.feeds import ImageFeed, PairBatches
+from engine.hub import located, source_of
 from engine.labels import PseudoLabels, log_report, pseudo_labels, report
 from engine.log import LOGGER
 from engine.loop import Place, Schedule, Trainer
@@ -71,7 +72,7 @@ def train_search(context: Context) -> None:
         save_config(config, directory / "config.yaml")
     run = Run(directory, "log.txt", context.stop)
     if supervision(config) == "zero-shot":
-        keep_released(context)
+        keep_released(context, run)
     else:
         SearchTraining(context, run).train()
     mark.set()  # before the states go: a run that is killed in between must not train again
@@ -80,15 +81,24 @@ def train_search(context: Context) -> None:
         LOGGER.info("Training is finished: the model is %s.", directory / "best.pth")
 
 
-def keep_released(context: Context) -> None:
+def keep_released(context: Context, run: Run) -> None:
     """Zero-shot: the pre-trained weights are the model, and no training image or caption is read."""
     config = context.config
-    tokenizer = method_class(config.model.method).tokenizer_class.load(config.model.tokenizer)
+    kind = method_class(config.model.method).tokenizer_class
+    tokenizer = kind.load(located(config.model.tokenizer, vocabulary=kind.file))
     model = new_model(config, context.machine, tokenizer)
-    LOGGER.info("%s", model.load_pretrained(Path(config.model.pretrained)))
+    source = load_released(model, config, run)
     if distributed.is_main():
-        checkpoints.save(config.run_directory / "best.pth", description(model, config, selected_on="last"))
+        content = description(model, config, selected_on="last", started_from=source)
+        checkpoints.save(config.run_directory / "best.pth", content)
     distributed.barrier()
+
+
+def load_released(model: Method, config: Config, run: Run) -> str:
+    """Fills the model with the configured weights, fetched if they have to be, and returns where they are from."""
+    path = located(config.model.pretrained, check=run.stop_if_asked)
+    LOGGER.info("%s: %s", path, model.load_pretrained(path))
+    return source_of(path)
 
 
 def description(model: Method, config: Config, **meta: Any) -> dict[str, Any]:
@@ -131,6 +141,7 @@ class SearchTraining:
         self.best = self.directory / "best.pth"
         self.states = self.directory / "train"
         self.steps_done = 0
+        self.started_from = ""  # which released weights, by name
 
     def train(self) -> None:
         """What this run is: one training on labels that are there, or rounds on those that it makes."""
@@ -151,13 +162,15 @@ class SearchTraining:
         if self.start is not None:
             model.load_state_dict(self.start, strict=False)
         elif self.config.model.pretrained:
-            LOGGER.info("%s", model.load_pretrained(Path(self.config.model.pretrained)))
+            self.started_from = load_released(model, self.config, self.run)
         return model
 
     def keep_start(self) -> None:
         """No rounds: the starting weights are the model (an ablation)."""
         if distributed.is_main():
-            checkpoints.save(self.best, description(self.new_model(), self.config, selected_on="last"))
+            model = self.new_model()
+            meta = {"selected_on": "last", "started_from": self.started_from}
+            checkpoints.save(self.best, description(model, self.config, **meta))
         distributed.barrier()
 
     def round(self, number: int) -> None:
@@ -296,6 +309,7 @@ class SearchTraining:
     ) -> None:
         """Selection: the highest Rank-1 + mAP on val, with re-ranking where there is matching; the last epoch without one; never test."""
         meta = {"selected_on": "last" if self.val is None else "val", "round": place.round, "epoch": epoch}
+        meta["started_from"] = self.started_from
         if self.val is None and last:
             checkpoints.save(self.best, description(model, self.config, **meta))
         if val is None:

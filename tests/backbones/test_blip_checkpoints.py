@@ -8,6 +8,7 @@ import pickle
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import (
     BlipConfig,
     BlipForConditionalGeneration,
@@ -249,6 +250,38 @@ def test_transformers_retrieval_directory(tmp_path, tokenizer, captions, randomi
     _, text_features = ours.encode_texts(batch)
     normalise = torch.nn.functional.normalize
     assert torch.allclose(normalise(image_features) @ normalise(text_features).T, cosine, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "ours"),
+    [(BlipForImageTextRetrieval, BlipRetrieval), (BlipForConditionalGeneration, BlipCaptioner)],
+)
+def test_every_tensor_of_transformers_is_used_and_every_weight_of_ours_is_filled(
+    kind, ours, tmp_path, tokenizer, randomise
+):
+    """Also from the file alone, under whatever name it lies."""
+    theirs = transformers_model(kind, tokenizer)
+    randomise(theirs)
+    theirs.save_pretrained(tmp_path)
+    saved = load_file(tmp_path / "model.safetensors")
+    model = ours("tiny", (64, 64), tokenizer=tokenizer)
+    report = load_blip(model, tmp_path)
+    assert (report.missing, report.unexpected, report.interpolated) == ((), (), ())
+    assert set(report.ignored) <= {"logit_scale", "text_decoder.bert.embeddings.position_ids"}
+    tied = {id(parameter) for parameter in model.parameters()}
+    assert len(saved) - len(report.ignored) == len(tied), "one tensor for each weight"
+    kept = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    left = {tensor.double().sum().item() for tensor in kept.values()}
+    unused = [name for name, tensor in saved.items() if tensor.double().sum().item() not in left]
+    assert set(unused) <= {"logit_scale"}
+    alone = tmp_path / "elsewhere.safetensors"
+    (tmp_path / "model.safetensors").rename(alone)
+    again = ours("tiny", (64, 64), tokenizer=tokenizer)
+    assert load_blip(again, alone).missing == ()
+    assert all(tensor.equal(kept[name]) for name, tensor in again.state_dict().items())
+    torch.save(saved, tmp_path / "pytorch_model.bin")
+    load_blip(again, tmp_path / "pytorch_model.bin")
+    assert all(tensor.equal(kept[name]) for name, tensor in again.state_dict().items())
 
 
 def test_another_epsilon_is_told_and_not_taken(tmp_path, tokenizer):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import warnings
 import zipfile
@@ -252,3 +253,62 @@ def test_weights_of_another_model_are_refused(released, words, captions, tmp_pat
         load_clip(ClipRetrieval(SIZE, (32, 32), words), path)
     torch.save(released.state_dict() | {"stray": torch.zeros(2)}, path)
     assert load_clip(ClipRetrieval(SIZE, (32, 32), words), path).unexpected == ("stray",)
+
+
+CONFIG = {
+    "model_cfg": {
+        "embed_dim": 40,
+        "quick_gelu": True,
+        "vision_cfg": {"image_size": 32, "layers": 2, "width": 64, "patch_size": 8},
+        "text_cfg": {"context_length": 77, "vocab_size": 160, "width": 32, "heads": 2, "layers": 2},
+    },
+    "preprocess_cfg": {"mean": list(ClipRetrieval.pixel_mean), "std": list(ClipRetrieval.pixel_std)},
+}
+
+
+def open_clip_folder(folder, released, **changes):
+    folder.mkdir(exist_ok=True)
+    model = CONFIG["model_cfg"] | changes.pop("model", {})
+    content = {**CONFIG, **changes, "model_cfg": model}
+    (folder / "open_clip_config.json").write_text(json.dumps(content))
+    state = {name: tensor.contiguous() for name, tensor in released.state_dict().items()}
+    save_file(state, folder / "open_clip_model.safetensors")
+    return folder
+
+
+@torch.no_grad()
+def test_open_clips_folder_loads_as_its_file_does(released, words, captions, tmp_path):
+    folder = open_clip_folder(tmp_path / "hub", released)
+    model = ClipRetrieval(SIZE, (32, 32), words).eval()
+    report = load_clip(model, folder)
+    assert (report.missing, report.unexpected, report.interpolated) == ((MASK_ROW,), (), ())
+    texts = words(captions)
+    expected = released.encode_text(full_length(texts))
+    torch.testing.assert_close(model.encode_texts(texts)[1], expected, rtol=1e-4, atol=1e-4)
+    (folder / "open_clip_model.safetensors").unlink()
+    torch.save(released.state_dict(), folder / "open_clip_pytorch_model.bin")
+    again = ClipRetrieval(SIZE, (32, 32), words).eval()
+    load_clip(again, folder)
+    torch.testing.assert_close(again.encode_texts(texts)[1], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_open_clips_folder_says_what_shapes_do_not(released, words, tmp_path):
+    model = ClipRetrieval(SIZE, (32, 32), words)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    text = CONFIG["model_cfg"]["text_cfg"]
+    for changes, said in (
+        ({"model": {"quick_gelu": False}}, "without QuickGELU"),
+        ({"model": {"text_cfg": text | {"heads": 4}}}, "1 and 4 attention heads"),
+        ({"preprocess_cfg": {"mean": [0.5, 0.5, 0.5]}}, "another mean"),
+        ({"model": {"vision_cfg": None}}, "no configuration of open_clip's"),
+    ):
+        with pytest.raises(CheckpointError, match=said):
+            load_clip(model, open_clip_folder(tmp_path / "hub", released, **changes))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CheckpointError, match="no configuration of open_clip's"):
+        load_clip(model, tmp_path / "empty")
+    folder = open_clip_folder(tmp_path / "hub", released)
+    (folder / "open_clip_model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="neither open_clip_model"):
+        load_clip(model, folder)
+    assert all(tensor.equal(before[name]) for name, tensor in model.state_dict().items())

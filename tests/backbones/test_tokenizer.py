@@ -146,24 +146,6 @@ def test_training_does_not_depend_on_the_process(tmp_path, captions):
     assert (tmp_path / "here" / "vocab.txt").read_bytes() == (tmp_path / "there" / "vocab.txt").read_bytes()
 
 
-def test_bert_vocabulary_comes_from_the_hub_where_it_is_not_local(bert_pieces, tmp_path, monkeypatch):
-    import huggingface_hub
-
-    cached = tmp_path / "cache.txt"
-    cached.write_text("\n".join(bert_pieces))
-    asked = []
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *names: asked.append(names) or str(cached))
-    assert BlipTokenizer.load(tmp_path / "bert-base-uncased").vocab_size == 30524
-    assert asked == [("google-bert/bert-base-uncased", "vocab.txt")]
-
-    def offline(*names):
-        raise OSError("no network")
-
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", offline)
-    with pytest.raises(ValueError, match=r"bert-base-uncased/vocab\.txt: put"):
-        BlipTokenizer.load(tmp_path / "bert-base-uncased")
-
-
 def test_bad_vocabularies(tmp_path):
     with pytest.raises(ValueError, match="README"):
         BlipTokenizer.load(tmp_path)

@@ -1,7 +1,8 @@
 """BLIP's released weights into our models: by name, in full or not at all, and nothing in silence.
 
-Two sources: the authors' `.pth` files (`model_base.pth`, `model_base_caption_capfilt_large.pth`, ...), whose names
-are ours, and a directory that transformers saved (`config.json` with `model.safetensors` or `pytorch_model.bin`).
+Two layouts: the authors' `.pth` files (`model_base.pth`, `model_base_caption_capfilt_large.pth`, ...), whose names
+are ours, and what transformers saved: a directory (`config.json` with `model.safetensors` or `pytorch_model.bin`), or the file
+of weights alone, which says nothing about heads and is taken at its word.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from models.backbones.weights import (
     missing_names,
     read_pth,
     read_safetensors,
+    read_weights,
     some,
 )
 
@@ -64,15 +66,15 @@ def load_blip(model: nn.Module, path: str | Path, source_grid: tuple[int, int] |
 
     Args:
         model: left as it was if anything is wrong.
-        path: an authors' `.pth` file, or a directory saved by transformers (BlipForConditionalGeneration,
-            BlipForImageTextRetrieval, BlipModel).
+        path: a file of weights (`.pth`, `.bin` or `.safetensors`), or a directory saved by transformers
+            (BlipForConditionalGeneration, BlipForImageTextRetrieval, BlipModel).
         source_grid: (rows, columns) of patches in the file's position embedding; None takes a square one, as every
             released file has. Another grid than the model's is interpolated bicubically.
 
     Raises CheckpointError for a missing, truncated or unsafe file, and for one whose encoder is not the model's.
     """
     path = Path(path)
-    source, note = _read_transformers(path, model) if path.is_dir() else (read_pth(path), "")
+    source, note = _read_transformers(path, model) if path.is_dir() else (blip_names(read_weights(path)), "")
     target = model.state_dict()
     interpolated = _fit_positions(source, model.visual_encoder.grid, source_grid, path)
     found = {name: source[name] for name in target if name in source}
@@ -102,7 +104,7 @@ def _read_transformers(directory: Path, model: nn.Module) -> tuple[dict[str, Ten
         tensors = read_pth(directory / "pytorch_model.bin")
     else:
         raise CheckpointError(f"{directory} has neither model.safetensors nor pytorch_model.bin")
-    return {_blip_name(name): tensor for name, tensor in tensors.items()}, _epsilon_note(config)
+    return blip_names(tensors), _epsilon_note(config)
 
 
 def _read_config(directory: Path) -> dict:
@@ -139,6 +141,11 @@ def _epsilon_note(config: dict) -> str:
     if stated == LAYER_NORM_EPS:
         return ""
     return f"a LayerNorm epsilon of {stated} in config.json; {LAYER_NORM_EPS} is used, BLIP's own"
+
+
+def blip_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of either layout under BLIP's own names, which transformers' patterns do not match."""
+    return {_blip_name(name): tensor for name, tensor in tensors.items()}
 
 
 def _blip_name(name: str) -> str:

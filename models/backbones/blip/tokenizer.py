@@ -21,7 +21,6 @@ from models.texts import PAD_ID, WORDS, TextBatch, clean_caption
 
 PAD, UNKNOWN, CLS, SEP, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
 DECODE, ENCODE = "[DEC]", "[ENC]"
-HUB_NAME = "bert-base-uncased"
 RETRIEVAL_LENGTH = 73
 CAPTION_LENGTH = 77
 
@@ -63,13 +62,10 @@ class BlipTokenizer:
     def load(cls, directory_or_vocab: str | Path) -> BlipTokenizer:
         """From a `vocab.txt`, or the directory that holds one.
 
-        A directory `.../bert-base-uncased` that is not there is looked up on the Hugging Face hub (or in its cache).
         Raises ValueError where there is none or it is no BERT vocabulary.
         """
         path = Path(directory_or_vocab)
         path = path / cls.file if path.is_dir() else path
-        if path.name == HUB_NAME and not path.exists():
-            path = _from_hub() or path / cls.file
         if not path.is_file():
             raise ValueError(
                 f"no vocabulary at {path}: put bert-base-uncased's vocab.txt there (see checkpoint/README.md), "
@@ -187,16 +183,6 @@ class _Word(NamedTuple):
 
     start: int
     text: str
-
-
-def _from_hub() -> Path | None:
-    """bert-base-uncased's vocabulary from the hub or its cache; None where neither can be had, for whatever reason."""
-    from huggingface_hub import hf_hub_download
-
-    try:
-        return Path(hf_hub_download(f"google-bert/{HUB_NAME}", BlipTokenizer.file))
-    except Exception:
-        return None
 
 
 def _bare(word: str) -> str:

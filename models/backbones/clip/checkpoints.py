@@ -1,20 +1,24 @@
 """CLIP's released weights into our models: by name, in full or not at all, and nothing in silence.
 
-Four layouts, told apart by their names: OpenAI's archives and open_clip's files of such models (the text tower's names stand
+A file, or a folder as open_clip keeps it on a hub (`open_clip_config.json` with `open_clip_model.safetensors` or
+`open_clip_pytorch_model.bin`). Four layouts, told apart by their names: OpenAI's archives and open_clip's files of such models (the text tower's names stand
 without a prefix), open_clip's files of models with a text tower of their own (`text.`, `visual.trunk.`), EVA-CLIP's own files
 (`visual.blocks.0.mlp.w1`), and what this project writes.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from models.backbones.clip.sizes import size_of
 from models.backbones.weights import (
     CheckpointError,
     LoadReport,
@@ -24,6 +28,9 @@ from models.backbones.weights import (
     read_weights,
     some,
 )
+
+FOLDER_CONFIG = "open_clip_config.json"
+FOLDER_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
 _KEPT = 20  # of CLIP's text positions, those that its short training texts have trained well
 TEXT_POSITIONS = "text.positional_embedding"
@@ -60,12 +67,14 @@ def load_clip(model: nn.Module, path: str | Path) -> LoadReport:
 
     Args:
         model: left as it was if anything is wrong.
-        path: a file in one of the layouts above; a TorchScript archive is read without running it.
+        path: a file in one of the layouts above, or open_clip's folder; a TorchScript archive is read without running it.
 
     Raises CheckpointError for a missing, truncated or unsafe file, and for one whose towers are not the model's.
     """
     path = Path(path)
-    source = dict(_renamed(name, tensor) for name, tensor in read_weights(path).items())
+    if path.is_dir():
+        _check_config(read_config(path), model, path)
+    source = read_clip(path)
     target = model.state_dict()
     interpolated = _fit_images(source, model, path) + _fit_texts(source, target)
     added = _add_mask(source, target)
@@ -80,6 +89,57 @@ def load_clip(model: nn.Module, path: str | Path) -> LoadReport:
         )
     missing = [*added, *missing]
     return fill(model, source, found, _NOT_NEEDED.search, missing=missing, interpolated=interpolated)
+
+
+def read_clip(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file, or of open_clip's folder, under our names. Raises CheckpointError as `load_clip`."""
+    if path.is_dir():
+        weights = next((path / name for name in FOLDER_WEIGHTS if (path / name).is_file()), None)
+        if weights is None:
+            raise CheckpointError(
+                f"{path} has neither {' nor '.join(FOLDER_WEIGHTS)}: it is no folder of open_clip's"
+            )
+        path = weights
+    return dict(_renamed(name, tensor) for name, tensor in read_weights(path).items())
+
+
+def read_config(directory: Path) -> dict[str, Any]:
+    """open_clip's configuration in its folder: `model_cfg` and `preprocess_cfg`. Raises CheckpointError without one."""
+    path = directory / FOLDER_CONFIG
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        sections = content["model_cfg"], content["model_cfg"]["vision_cfg"], content["model_cfg"]["text_cfg"]
+    except (OSError, ValueError, KeyError, TypeError):
+        sections = ()
+    if not sections or not all(isinstance(section, dict) for section in sections):
+        raise CheckpointError(
+            f"{path} is missing or no configuration of open_clip's: expected a folder that open_clip saved"
+        )
+    return content
+
+
+def _check_config(config: Mapping[str, Any], model: nn.Module, path: Path) -> None:
+    """What leaves no trace in the shapes: the activation, the heads, and the pixel statistics that the model was trained with."""
+    settings, size = config["model_cfg"], model.size
+    theirs = bool(settings.get("quick_gelu", False))
+    if theirs != size.quick_gelu:
+        raise CheckpointError(
+            f"{path} was trained {'with' if theirs else 'without'} QuickGELU, and the model is built "
+            f"{'with' if size.quick_gelu else 'without'} it: model.options.arch names the architecture, such as "
+            f"ViT-B-16{'-quickgelu' if theirs else ''}"
+        )
+    stated = size_of(settings)
+    if stated and (stated.vision_heads, stated.text_heads) != (size.vision_heads, size.text_heads):
+        raise CheckpointError(
+            f"{path} has {stated.vision_heads} and {stated.text_heads} attention heads, the model {size.vision_heads} and "
+            f"{size.text_heads}: choose the size or model.options.arch that it was made with"
+        )
+    pixels = config.get("preprocess_cfg") or {}
+    for key, ours in (("mean", model.pixel_mean), ("std", model.pixel_std)):
+        if any(abs(a - b) > 1e-3 for a, b in zip(pixels.get(key, ours), ours, strict=True)):
+            raise CheckpointError(
+                f"{path} was trained on pixels of another {key} than CLIP's, {pixels[key]}: it is no CLIP as it is here"
+            )
 
 
 def _renamed(name: str, tensor: Tensor) -> tuple[str, Tensor]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 POSITIONS = 77  # of tokens in a text
@@ -55,8 +55,8 @@ def architecture(name: str) -> Size:
 
     if name not in open_clip.list_models():
         raise ValueError(f"open_clip knows no architecture {name!r}: {_nearest(name)}")
-    size = _size_of(open_clip.get_model_config(name))
-    if size is None:
+    size = size_of(open_clip.get_model_config(name))
+    if size is None or not _has_clips_texts(open_clip.get_model_config(name)):
         raise ValueError(
             f"open_clip's {name!r} is no CLIP of two transformers with CLIP's vocabulary: {_nearest(name)}"
         )
@@ -80,15 +80,11 @@ def check_length(length: int) -> None:
         )
 
 
-def _size_of(config: Mapping[str, Any]) -> Size | None:
+def size_of(config: Mapping[str, Any]) -> Size | None:
     """An open_clip configuration as a size; None for one that has parts which are not there here."""
     vision, text = config["vision_cfg"], config["text_cfg"]
     known = set(config) <= {"embed_dim", "quick_gelu", "custom_text", "vision_cfg", "text_cfg"}
-    if (
-        not known
-        or not set(text) <= _TEXT_KEYS
-        or (text["context_length"], text["vocab_size"]) != (POSITIONS, 49408)
-    ):
+    if not known or not set(text) <= _TEXT_KEYS:
         return None
     shared = {
         "embed_dim": config["embed_dim"],
@@ -113,10 +109,29 @@ def _size_of(config: Mapping[str, Any]) -> Size | None:
     )
 
 
+def _has_clips_texts(config: Mapping[str, Any]) -> bool:
+    text = config["text_cfg"]
+    return (text["context_length"], text["vocab_size"]) == (POSITIONS, 49408)
+
+
 def _possible() -> list[str]:
     import open_clip
 
-    return [name for name in open_clip.list_models() if _size_of(open_clip.get_model_config(name))]
+    configs = {name: open_clip.get_model_config(name) for name in open_clip.list_models()}
+    return [name for name, config in configs.items() if size_of(config) and _has_clips_texts(config)]
+
+
+def named_as(size: Size) -> dict[str, str] | None:
+    """What a model is built with to have this size, whatever its image size: a size's name, or open_clip's beside it; None
+    where nobody has a name for it."""
+    fitting = [name for name, other in SIZES.items() if replace(size, image_size=other.image_size) == other]
+    if fitting:
+        return {"size": fitting[0]}
+    for name in _possible():
+        other = architecture(name)
+        if replace(size, image_size=other.image_size) == other:
+            return {"size": "base", "arch": name}
+    return None
 
 
 # base is OpenAI's ViT-B/16 (Radford et al., ICML 2021), eva02-base EVA-CLIP's (Sun et al., arXiv 2303.15389).
