@@ -25,7 +25,7 @@ class Annotation:
     """An annotation format; subclasses fill in the class attributes.
 
     `folder` is the dataset's directory, `files` the accepted names of its json in the order they are tried,
-    `image_key` the record key that holds the image path, `source` where to ask for the data.
+    `image_key` the record key that holds the image path, `source` where to ask for the data, `terms` under which it is given.
     """
 
     name: ClassVar[str]
@@ -33,6 +33,7 @@ class Annotation:
     files: ClassVar[tuple[str, ...]]
     image_key: ClassVar[str]
     source: ClassVar[str]
+    terms: ClassVar[str]
     expected: ClassVar[Statistics]
     images: ClassVar[str] = "imgs"
 

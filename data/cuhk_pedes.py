@@ -29,6 +29,7 @@ class CuhkPedes(Annotation):
     files = ("reid_raw.json",)
     image_key = "file_path"
     source = "https://github.com/ShuangLI59/Person-Search-with-Natural-Language-Description"
+    terms = "Released by its authors on request, for research only, under their terms."
     expected = Statistics(
         train=SplitStatistics(images=34_054, identities=11_003, captions=68_126),
         val=SplitStatistics(images=3_078, identities=1_000, captions=6_158),

@@ -26,6 +26,7 @@ class IcfgPedes(Annotation):
     files = ("ICFG-PEDES.json", "ICFG_PEDES.json")
     image_key = "file_path"
     source = "https://github.com/zifyloo/SSAN"
+    terms = "Released by its authors on request, for research only, under their terms."
     expected = Statistics(
         train=SplitStatistics(images=34_674, identities=3_102, captions=34_674),
         val=SplitStatistics(images=0, identities=0, captions=0),

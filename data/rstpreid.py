@@ -26,6 +26,7 @@ class RstpReid(Annotation):
     files = ("data_captions.json",)
     image_key = "img_path"
     source = "https://github.com/NjtechCVLab/RSTPReid-Dataset"
+    terms = "Released by its authors on request, for research only, under their terms."
     expected = Statistics(
         train=SplitStatistics(images=18_505, identities=3_701, captions=37_010),
         val=SplitStatistics(images=1_000, identities=200, captions=2_000),

@@ -198,7 +198,7 @@ def _fetch(name: HubName, vocabulary: str, check: Check | None) -> Path:
             "Fetching %s (%.1f MB) from %s/%s at %s into %s.",
             ", ".join(todo),
             size / 1e6,
-            _endpoint(),
+            endpoint(),
             name.repository,
             listing.sha[:12],
             name.folder,
@@ -213,7 +213,8 @@ def _fetch(name: HubName, vocabulary: str, check: Check | None) -> Path:
     return found
 
 
-def _endpoint() -> str:
+def endpoint() -> str:
+    """The hub's address."""
     from huggingface_hub import constants
 
     return os.environ.get("HF_ENDPOINT", constants.ENDPOINT).rstrip("/")
@@ -223,7 +224,7 @@ def _listing(name: HubName) -> Any:
     """The model's commit, and its files with their sizes and digests."""
     from huggingface_hub import HfApi
 
-    api = HfApi(endpoint=_endpoint())
+    api = HfApi(endpoint=endpoint())
     return api.model_info(name.repository, revision=name.revision or None, files_metadata=True, timeout=_WAIT)
 
 
@@ -286,7 +287,7 @@ def _transfer(name: HubName, commit: str, sibling: Any, part: Path, check: Check
     from huggingface_hub import get_session, hf_hub_url
     from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 
-    url = hf_hub_url(name.repository, sibling.rfilename, revision=commit, endpoint=_endpoint())
+    url = hf_hub_url(name.repository, sibling.rfilename, revision=commit, endpoint=endpoint())
     size, session = sibling.size, get_session()
     broken = sys.modules[type(session).__module__.partition(".")[0]].TransportError  # httpx, or its successor
     left = _ATTEMPTS
@@ -357,15 +358,15 @@ def refusal(error: Exception) -> str | None:
     if isinstance(error, errors.HfHubHTTPError):
         status = getattr(error.response, "status_code", "no status")
         if isinstance(error, errors.RepositoryNotFoundError):
-            return f"is not on {_endpoint()}, or is private ({status}): check the name, or set HF_TOKEN to a token that may use it"
+            return f"is not on {endpoint()}, or is private ({status}): check the name, or set HF_TOKEN to a token that may use it"
         if status in (401, 403):
-            return f"is refused by {_endpoint()} ({status}): set HF_TOKEN to a token that may use it"
-        return f"can't be had, {_endpoint()} answers with {status}"
+            return f"is refused by {endpoint()} ({status}): set HF_TOKEN to a token that may use it"
+        return f"can't be had, {endpoint()} answers with {status}"
     # The client's own complaints (httpx, or its successor), and those of the sockets below it.
     package = type(error).__module__.partition(".")[0]
     if package.startswith(("httpx", "httpcore")) or isinstance(error, ConnectionError | TimeoutError):
         said = (str(error).splitlines() or ["no answer"])[0][:100]
-        return f"can't be had from {_endpoint()} ({type(error).__name__}: {said})"
+        return f"can't be had from {endpoint()} ({type(error).__name__}: {said})"
     return None
 
 

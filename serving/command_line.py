@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,11 +12,12 @@ from engine.command_line import told_in_a_sentence
 
 
 def main(description: str, arguments: Sequence[str] | None = None) -> None:
-    """Parse the command line, run ``index``, ``query`` or ``serve``, and end with an exit code."""
+    """Parse the command line, run one command, and end with an exit code."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    commands = parser.add_subparsers(required=True, metavar="index|query|serve")
+    commands = parser.add_subparsers(required=True, metavar="index|query|serve|publish")
+    _add_publish(commands)
     for add in (_add_index, _add_query, _add_serve):
         command = add(commands)
         command.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1 (default: auto)")
@@ -31,9 +33,9 @@ def main(description: str, arguments: Sequence[str] | None = None) -> None:
 
 
 def _work(options: argparse.Namespace) -> int:
-    from serving import commands  # after the command line: it brings torch, which takes seconds
-
-    return getattr(commands, options.command)(options)
+    # After the command line: it brings torch, which takes seconds.
+    module = importlib.import_module(f"serving.{options.module}")
+    return getattr(module, options.command)(options)
 
 
 def _add_index(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
@@ -48,7 +50,7 @@ def _add_index(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, required=True, metavar="INDEX", help="the index folder")
     parser.add_argument("--batch-size", type=_count, default=32, help="images encoded at once (default: 32)")
     parser.add_argument("--workers", type=_count, default=2, help="threads that decode (default: 2)")
-    parser.set_defaults(command="index")
+    parser.set_defaults(module="commands", command="index")
     return parser
 
 
@@ -62,7 +64,7 @@ def _add_query(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
     )
     parser.add_argument("--sheet", type=Path, metavar="FILE.jpg", help="draw the images with their scores")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.set_defaults(command="query")
+    parser.set_defaults(module="commands", command="query")
     return parser
 
 
@@ -73,7 +75,22 @@ def _add_serve(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
         "--host", default="127.0.0.1", help="address to listen on (default: this machine only)"
     )
     parser.add_argument("--port", type=int, default=7860, help="default: 7860; 0 takes any free one")
-    parser.set_defaults(command="serve")
+    parser.set_defaults(module="commands", command="serve")
+    return parser
+
+
+def _add_publish(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
+    parser = commands.add_parser("publish", help="make a trained model ready for others, or put it on a hub")
+    parser.add_argument("--checkpoint", required=True, metavar="FILE", help="best.pth of a training")
+    parser.add_argument("--to", required=True, metavar="DIR|hf:OWNER/NAME", help="a folder, or a repository")
+    parser.add_argument(
+        "--terms",
+        default="",
+        metavar="TEXT",
+        help="where your own images are from and on what ground they were used; has to be said of a folder of them",
+    )
+    parser.add_argument("--public", action="store_true", help="a new repository is private without it")
+    parser.set_defaults(module="publishing", command="publish")
     return parser
 
 

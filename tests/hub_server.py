@@ -224,7 +224,9 @@ class _Handler(BaseHTTPRequestHandler):
         elif name in self.hub.repositories:
             self._answer(409, {"error": "exists", "url": f"{self.hub.address}/{name}"})
         else:
-            self.hub.repositories[name] = Repository({}, token=token, private=wanted.get("private", False))
+            self.hub.repositories[name] = Repository(
+                {}, token=token, private=wanted.get("private") or wanted.get("visibility") == "private"
+            )
             self._answer(200, {"url": f"{self.hub.address}/{name}", "name": name})
 
     def _offer(self, wanted: dict[str, Any]) -> None:
