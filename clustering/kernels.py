@@ -11,7 +11,8 @@ import numba
 import numpy as np
 from scipy import sparse
 
-_OPTIONS = {"nogil": True, "cache": True, "boundscheck": False}
+# What is cached names its module, so a copy that `hubconf.py` loads under another name must neither write nor read it.
+_OPTIONS = {"nogil": True, "cache": __name__ == "clustering.kernels", "boundscheck": False}
 
 
 @numba.njit("i8(i8[::1], i4[::1], i8)", **_OPTIONS)

@@ -71,9 +71,14 @@ def read_image(path: str | os.PathLike[str]) -> Image.Image:
     try:
         with Image.open(path) as image:
             image.load()
-            return _to_rgb(_upright(image))
+            return rgb(image)
     except _DAMAGE as error:
         raise UserError(f"The image {os.fspath(path)} does not open ({damage(error)}).") from None
+
+
+def rgb(image: Image.Image) -> Image.Image:
+    """A decoded image upright, as 8-bit RGB; see `read_image`."""
+    return _to_rgb(_upright(image))
 
 
 def damage(error: BaseException) -> str:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-_OPTIONS = {"nogil": True, "cache": True, "boundscheck": False}
+# What is cached names its module, so a copy that `hubconf.py` loads under another name must neither write nor read it.
+_OPTIONS = {"nogil": True, "cache": __name__ == "data.kernels", "boundscheck": False}
 
 
 @numba.njit("void(u1[:,:,:,::1], i8[:,::1], i8, f4[::1], f4[::1], f4[:,:,:,::1])", **_OPTIONS)

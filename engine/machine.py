@@ -123,6 +123,18 @@ def _version(package: str) -> str:
         return "none"
 
 
+def lone_machine(device: str = "auto", precision: str = "auto") -> Machine:
+    """The machine of a process that joins no others, whatever the environment says: for use inside programs of others.
+
+    Raises:
+        UserError: a device or a precision that is not there.
+    """
+    if precision not in ("auto", *PRECISIONS):
+        raise UserError(f"There is no precision {precision!r}: use auto, {' or '.join(PRECISIONS)}.")
+    chosen = choose_device(device)
+    return Machine(chosen, World(), choose_precision(precision, chosen))
+
+
 def choose_device(name: str) -> torch.device:
     """The device called `name`; "auto" is the GPU where there is one. A GPU without a number is this process's own.
 
