@@ -28,7 +28,7 @@ def test_one_more_file_is_one_more_method(tmp_path, monkeypatch):
     code = "from models.methods.pspd import PSPD\n\nclass Another(PSPD):\n    name = 'another'\n"
     (tmp_path / "another.py").write_text(code)
     monkeypatch.setattr(models.methods, "__path__", [*models.methods.__path__, str(tmp_path)])
-    found = Methods()
+    found = Methods(models.methods)
     assert set(found) == {*METHODS, "another"}
     assert "models.methods.another" not in sys.modules  # until it is asked for
     assert issubclass(found["another"], METHODS["pspd"])
