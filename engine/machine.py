@@ -131,8 +131,10 @@ def lone_machine(device: str = "auto", precision: str = "auto") -> Machine:
     """
     if precision not in ("auto", *PRECISIONS):
         raise UserError(f"There is no precision {precision!r}: use auto, {' or '.join(PRECISIONS)}.")
-    chosen = choose_device(device)
-    return Machine(chosen, World(), choose_precision(precision, chosen))
+    place = choose_device(device)
+    chosen = multiplication.choose(RuntimeConfig().linear, ALONE) if place.type == "cpu" else None
+    body = choose_precision(precision, place, chosen)
+    return Machine(place, World(), body, multiplication=chosen, automatic=precision == "auto")
 
 
 def choose_device(name: str) -> torch.device:

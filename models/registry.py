@@ -102,7 +102,7 @@ def check_options(method: str, options: Mapping[str, Any]) -> None:
         raise ModelError(
             f"Method {method!r} has no option {', '.join(unknown)}; it has {', '.join(sorted(known))}."
         )
-    for base in METHODS[method].__mro__:
+    for base in KINDS[method].__mro__:
         if "check_values" in vars(base):
             base.check_values(options)
 

@@ -59,7 +59,7 @@ class PersonSearch:
     def __init__(self, checkpoint: str | Path, *, device: str = "auto", precision: str = "auto") -> None:
         machine = lone_machine(device, precision)
         self._opened: Opened = open_model(checkpoint)
-        self.model: torch.nn.Module = machine.place(self._opened.model)
+        self.model: torch.nn.Module = machine.for_use(self._opened.model).place(self._opened.model)
         self.image_size: tuple[int, int] = tuple(self._opened.content["image_size"])
         self._searchers: dict[Path, Searcher] = {}
         self.feature_size: int = self.encode_texts(["a person"]).shape[1]

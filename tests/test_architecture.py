@@ -24,7 +24,7 @@ ALLOWED: dict[str, set[str]] = {  # room -> what it may import: a room, or one m
 ROOMS = [room for room in ALLOWED if room != "scripts"]
 OUTSIDE = {"tests", "benchmarks", "scripts"}  # may import any room; no room may import them
 STAGES = ["gen_pre_train_text.py", "pre_train.py", "gen_text.py", "train.py", "test.py"]
-ENTRY_SCRIPTS = sorted(path.name for path in REPOSITORY.glob("*.py"))
+ENTRY_SCRIPTS = sorted(path.name for path in REPOSITORY.glob("*.py") if path.name != "hubconf.py")
 TORCH_FREE = ("torch", "torchvision", "timm", "transformers")
 
 
@@ -88,6 +88,18 @@ def test_entry_scripts_parse_and_call(script: str) -> None:
     top = {name.split(".")[0] for name, _ in imported_modules(source, "", top_level=True)}
     assert top <= {"engine", "serving", "__future__"}
     assert len(source.splitlines()) < 40
+
+
+@pytest.mark.parametrize("script", ["hubconf.py", "serving/isolation.py"])
+def test_what_foreign_programs_load_imports_no_room(script: str) -> None:
+    names = {name for name, _ in imported_modules((REPOSITORY / script).read_text("utf-8"), "")}
+    assert not {name.split(".")[0] for name in names} & {*ROOMS, *OUTSIDE}
+
+
+def test_isolation_knows_every_room() -> None:
+    from serving.isolation import ROOMS as isolated
+
+    assert sorted(isolated) == sorted(ROOMS)
 
 
 def test_the_five_stages_are_there_and_in_the_order_of_train_bash() -> None:
