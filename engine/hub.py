@@ -83,7 +83,7 @@ class HubName:
     @classmethod
     def parse(cls, text: str) -> HubName:
         """Raises HubError for anything else."""
-        found = re.fullmatch(r"hf:([\w.-]+/[\w.-]+)((?:/[\w.+-]+)*)(?:@([\w./+-]+))?", text)
+        found = re.fullmatch(r"hf:(\w[\w.-]*/\w[\w.-]*)((?:/[\w.+-]+)*)(?:@(\w[\w./+-]*))?", text)
         if found is None or ".." in text:
             raise HubError(
                 f"{text!r} is no name on a hub: write hf:OWNER/NAME, hf:OWNER/NAME@REVISION or hf:OWNER/NAME/FILE@REVISION."
@@ -140,11 +140,22 @@ def located(name: str | Path, vocabulary: str = "", check: Check | None = None) 
 
 def source_of(path: Path) -> str:
     """Where a located file or folder is from: the hub's name with the commit, or the path's own last part."""
-    folder = path if path.is_dir() else path.parent
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+    content = _noted(path if path.is_dir() else path.parent)
+    commit = content["files"].get(content["model"] if path.is_dir() else path.name)
+    return f"{SCHEME}{content['repository']}@{commit}" if commit else path.name
+
+
+def _noted(folder: Path) -> dict[str, Any]:
+    """What was noted of a folder's files: the commit of each, and which of them was taken for the model's weights."""
+    try:
         content = json.loads((folder / SOURCE).read_text(encoding="utf-8"))
-        return f"{SCHEME}{content['repository']}@{content['commit']}"
-    return path.name
+        return {
+            "repository": content["repository"],
+            "files": dict(content["files"]),
+            "model": content["model"],
+        }
+    except (OSError, ValueError, KeyError, TypeError):
+        return {"repository": "", "files": {}, "model": ""}
 
 
 def _had(name: HubName, vocabulary: str, check: Check | None) -> Path:
@@ -164,7 +175,10 @@ def _present(name: HubName, vocabulary: str) -> Path | None:
         if all((folder / part).is_file() for part in layout):
             return folder
     alone = [path for path in folder.glob("[!.]*") if path.suffix in _WEIGHTS]
-    return alone[0] if len(alone) == 1 else None
+    noted = _noted(folder)
+    # A file that was fetched by its own name need not be what stands for the whole model.
+    is_model = len(alone) == 1 and (alone[0].name not in noted["files"] or alone[0].name == noted["model"])
+    return alone[0] if is_model else None
 
 
 @contextlib.contextmanager
@@ -206,11 +220,13 @@ def _fetch(name: HubName, vocabulary: str, check: Check | None) -> Path:
         _check_room(name, size)
         for file in todo:
             _fetch_file(name, listing.sha, files[file], check)
-        content = {"repository": name.repository, "revision": name.revision, "commit": listing.sha}
-        write_atomically(name.folder / SOURCE, json.dumps(content, indent=1) + "\n")
-    found = _present(name, vocabulary)
-    assert found is not None, "what was chosen is what is looked for"
-    return found
+    noted = _noted(name.folder)
+    model = noted["model"] if name.file or vocabulary else wanted[-1]
+    commits = noted["files"] | dict.fromkeys(todo, listing.sha)
+    content = {"repository": name.repository, "revision": name.revision, "files": commits, "model": model}
+    write_atomically(name.folder / SOURCE, json.dumps(content, indent=1) + "\n")
+    is_layout = any(layout[-1] == wanted[-1] for layout in _LAYOUTS) and not (name.file or vocabulary)
+    return name.folder if is_layout else name.folder / wanted[-1]
 
 
 def endpoint() -> str:
@@ -240,8 +256,12 @@ def _chosen(name: HubName, vocabulary: str, files: Sequence[str]) -> list[str]:
             return [*beside, *layout]
     alone = [file for file in files if "/" not in file and Path(file).suffix in _WEIGHTS]
     if len(alone) != 1:
-        parts = "its weights come in parts" if any(".index.json" in file for file in files) else "none of"
-        known = parts if "parts" in parts else f"it has {parts} {', '.join(each[-1] for each in _LAYOUTS)}"
+        in_parts = any(".index.json" in file for file in files)
+        known = (
+            "its weights come in parts"
+            if in_parts
+            else f"it has none of {', '.join(each[-1] for each in _LAYOUTS)}"
+        )
         raise HubError(
             f"{name} has no weights that can be chosen for you, {known}{_some(files)}: name a file, as in {name.repository}/FILE."
         )
@@ -291,6 +311,7 @@ def _transfer(name: HubName, commit: str, sibling: Any, part: Path, check: Check
     size, session = sibling.size, get_session()
     broken = sys.modules[type(session).__module__.partition(".")[0]].TransportError  # httpx, or its successor
     left = _ATTEMPTS
+    part.touch()
     with tqdm(desc=part.name.split(".", 2)[1], total=size, unit="B", unit_scale=True, disable=None) as bar:
         while (have := _size(part)) < size:
             headers = build_hf_headers(headers={"Accept-Encoding": "identity", "Range": f"bytes={have}-"})
@@ -349,6 +370,8 @@ def refusal(error: Exception) -> str | None:
     """What a hub or the network said no with, in words that follow a name; None for what is no such thing."""
     from huggingface_hub import errors
 
+    if isinstance(error, errors.HFValidationError):
+        return "is no name that a hub allows"
     if isinstance(error, errors.OfflineModeIsEnabled):
         return "can't be reached, HF_HUB_OFFLINE is set"
     if isinstance(error, errors.GatedRepoError):

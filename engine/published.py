@@ -79,6 +79,12 @@ def read(directory: Path) -> dict[str, Any]:
         )
     if config.get("format") != FORMAT or not {*_KEPT} <= set(config):
         raise CheckpointError(f"{directory} was published by another version of this project.")
+    kinds = {"method": str, "size": str, "image_size": list, "options": dict, "meta": dict}
+    if (
+        not all(isinstance(config[name], kind) for name, kind in kinds.items())
+        or len(config["image_size"]) != 2
+    ):
+        raise CheckpointError(f"{directory / CONFIG} is damaged: fetch or publish it again.")
     if config["method"] not in KINDS:
         raise CheckpointError(
             f"{directory} is a model of the method '{config['method']}', which this version does not have."

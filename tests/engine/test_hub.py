@@ -92,9 +92,37 @@ def test_one_file_a_vocabulary_and_a_revision(server):
     assert located("hf:some/model") == hub.FOLDER / "some/model", "a vocabulary alone is no model"
 
 
+def test_a_file_by_its_own_name_does_not_stand_for_the_model(server):
+    server.repositories["some/model"].files["other.pth"] = b"something else"
+    assert located("hf:some/model/other.pth").name == "other.pth"
+    assert located("hf:some/model") == hub.FOLDER / "some/model"
+    assert (hub.FOLDER / "some/model/model.safetensors").is_file()
+    server.repositories["some/lone"] = Repository({"a.pth": b"a", "notes.txt": b""})
+    assert located("hf:some/lone/notes.txt").read_bytes() == b"", "an empty file"
+    assert located("hf:some/lone/a.pth") == located("hf:some/lone") == hub.FOLDER / "some/lone/a.pth"
+    asked = len(server.requests)
+    assert located("hf:some/lone").name == "a.pth"
+    assert len(server.requests) == asked
+
+
+def test_files_of_several_commits_are_told_apart(server):
+    first = server.repositories["some/model"].commits[0]
+    vocabulary = located("hf:some/model/vocab.txt")
+    second = "b" * 40
+    server.repositories["some/model"].commits.append(second)
+    folder = located("hf:some/model")
+    assert source_of(vocabulary) == f"hf:some/model@{first}"
+    assert source_of(folder) == source_of(folder / "model.safetensors") == f"hf:some/model@{second}"
+
+
+def test_a_name_that_the_hub_does_not_allow_is_a_sentence(server):
+    with pytest.raises(HubError, match="hf:a--b/c is no name that a hub allows"):
+        located("hf:a--b/c")
+
+
 @pytest.mark.parametrize(
     "name",
-    ["hf:", "hf:model", "hf:a/b@", "hf:a/../b", "hf:a/b/../../c", "hf:a b/c", "hf:/a/b", "hf:a/b/", "hf:a/b c.pth"],
+    ["hf:", "hf:model", "hf:a/b@", "hf:a/../b", "hf:a/b/../../c", "hf:a b/c", "hf:/a/b", "hf:./b", "hf:a/.b", "hf:a/b/", "hf:a/b c.pth"],
 )  # fmt: skip
 def test_what_is_no_name_is_refused(server, name):
     with pytest.raises(HubError, match="write hf:OWNER/NAME"):

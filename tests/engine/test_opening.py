@@ -258,7 +258,12 @@ def test_damaged_published_folders_are_told(tmp_path, trained):
     with pytest.raises(UserError, match="no vocabulary at"):
         open_model(out)
     config = json.loads((out / "config.json").read_text())
-    for change, said in (({"format": "pspd-9"}, "another version"), ({"method": "later"}, "does not have")):
+    for change, said in (
+        ({"format": "pspd-9"}, "another version"),
+        ({"method": ["x"]}, "is damaged"),
+        ({"image_size": [1]}, "is damaged"),
+        ({"method": "later"}, "does not have"),
+    ):
         (out / "config.json").write_text(json.dumps(config | change))
         with pytest.raises(UserError, match=said):
             open_model(out)
