@@ -9,6 +9,7 @@ into `output/`. What has no file is marked as not run.
 
 from __future__ import annotations
 
+import argparse
 import csv
 import json
 import re
@@ -180,6 +181,14 @@ def _version(path: Path) -> list[int]:
     return [int(part) for part in re.findall(r"\d+", path.stem)]
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Fill the page."""
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
     PAGE.write_text(made_page(PAGE.read_text("utf-8")), "utf-8")
     print(f"{PAGE.relative_to(ROOT)} is filled.", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
