@@ -97,14 +97,18 @@ def evaluate(
 ) -> Evaluation:
     """Ranks the gallery for every caption and measures it.
 
-    Args: `image_batches` (B, 3, H, W) normalised images in the order of `gallery_ids` (G,); `captions` and
-    `query_ids` (Q,); `k_test` images per query are re-ranked by ITM, 0 for none, and none by a model
-    without matching; `style` adds the MSM protocol's texts; image tokens beyond `memory_limit` bytes lie in a
-    temporary file below `directory`; `division` divides the images over processes that all call this with their own
-    `image_batches` and the same texts (None: there is one process); `progress` is called with (done, total) of this
-    process's images, then of its queries, then of its ITM pairs.
+    Args:
+        image_batches: (B, 3, H, W) normalised images in the order of `gallery_ids` (G,).
+        captions, query_ids: (Q,).
+        k_test: images per query that ITM re-ranks; 0 for none, and none by a model without matching.
+        style: the MSM protocol's texts, where that is asked for.
+        directory: where image tokens beyond `memory_limit` bytes lie, in a temporary file.
+        division: divides the images over processes that all call this with their own `image_batches` and the same texts;
+            None: there is one process.
+        progress: called with (done, total) of this process's images, then of its queries, then of its ITM pairs.
 
-    Raises ValueError when counts differ or a query has no image in the gallery, before anything is encoded.
+    Raises:
+        ValueError: counts differ or a query has no image in the gallery; before anything is encoded.
     """
     started = time.monotonic()
     query_ids, gallery_ids = np.asarray(query_ids, np.int64), np.asarray(gallery_ids, np.int64)

@@ -60,10 +60,16 @@ def score_pairs(
 ) -> np.ndarray:
     """The ITM logit "match" of every pair.
 
-    Args: `pairs` (P, 2) integers, each [caption, image]; `batch_size` pairs per call of the model, by default as many
-    as keep the gathered keys and values small; `progress` is called with (pairs done, all) of this process's pairs.
-    Returns (P,) float32, on every process of a divided gallery.
-    Raises ValueError for indices outside captions or gallery, and for a gallery without tokens.
+    Args:
+        pairs: (P, 2) integers, each [caption, image].
+        batch_size: pairs per call of the model; by default as many as keep the gathered keys and values small.
+        progress: called with (pairs done, all) of this process's pairs.
+
+    Returns:
+        (P,) float32, on every process of a divided gallery.
+
+    Raises:
+        ValueError: indices outside captions or gallery, or a gallery without tokens.
     """
     division = gallery.division
     if gallery.tokens is None and len(division.rows()):
@@ -254,9 +260,15 @@ def candidates(
     and the same from texts to images. A pair that is a candidate in both directions is scored once.
     A model without matching keeps the `k` of the largest cosine.
 
-    Args: `text_features` (N, F) L2-normalised features of `captions`, as of `encode_queries`.
-    Returns (image_to_text (G, k), text_to_image (N, k)) int64, best first; with fewer than k texts or images, as many
-    as there are. Raises ValueError unless 1 <= k <= k_tests.
+    Args:
+        text_features: (N, F) L2-normalised features of `captions`, as of `encode_queries`.
+
+    Returns:
+        image_to_text (G, k) and text_to_image (N, k), int64, best first; with fewer than k texts or images, as many as
+        there are.
+
+    Raises:
+        ValueError: unless 1 <= k <= k_tests.
     """
     if not 1 <= k <= k_tests:
         raise ValueError(f"k is {k} and k_tests is {k_tests}; keep between 1 and k_tests candidates.")

@@ -58,8 +58,12 @@ def retrieval_metrics(
 ) -> dict[str, float]:
     """Rank-1/5/10, mAP and mINP in percent.
 
-    Args: `scores` (Q, G), larger is better; `query_ids` (Q,) and `gallery_ids` (G,) integer identities.
-    Raises ValueError for shapes that do not fit, scores that are not finite, and queries without any hit.
+    Args:
+        scores: (Q, G), larger is better.
+        query_ids, gallery_ids: (Q,) and (G,) integer identities.
+
+    Raises:
+        ValueError: shapes that do not fit, scores that are not finite, or queries without any hit.
     """
     return rank_queries(scores, query_ids, gallery_ids).summary()
 

@@ -35,8 +35,13 @@ def rank_lists(
 ) -> list[int]:
     """Draws some queries with their best ten crops, half of them found at rank 1 and half not, into a JPEG < 300 kB.
 
-    Args: `images` (G,) file paths in gallery order; `load` opens one as RGB (Pillow by default); `seed` draws the
-    queries. Returns the queries drawn.
+    Args:
+        images: (G,) file paths in gallery order.
+        seed: draws the queries.
+        load: opens an image as RGB; Pillow does where it is None.
+
+    Returns:
+        The queries drawn.
     """
     ranking = evaluation.best
     chosen = pick_queries(ranking.first_hit, rows, seed)

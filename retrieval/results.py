@@ -32,10 +32,15 @@ def write_results(
 ) -> dict[str, Any]:
     """Writes `path` (results.json) and, beside it, `queries.jsonl`; both appear whole or not at all.
 
-    Args: `protocol` says how queries are scored ("plain", "msm"), `selected_on` what chose the checkpoint ("val",
-    "last"); `captions`, `query_ids` (Q) and `images` (G), paths as in the annotation, explain the per-query lines;
-    `computed` says on what and by which libraries.
-    Returns what results.json holds: metrics in percent, `itm` null where nothing was re-ranked.
+    Args:
+        protocol: how queries are scored, "plain" or "msm".
+        selected_on: what chose the checkpoint, "val" or "last".
+        captions, query_ids: (Q,) of the queries, for the per-query lines.
+        images: (G,) paths as in the annotation, for the same.
+        computed: on what and by which libraries.
+
+    Returns:
+        What results.json holds: metrics in percent, `itm` null where nothing was re-ranked.
     """
     path = Path(path)
     record = {

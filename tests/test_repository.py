@@ -11,8 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from engine.config import load_config
-
 REPOSITORY = Path(__file__).resolve().parents[1]
 LARGEST = 300_000  # bytes
 DATA_ONLY = ("checkpoint", "datasets", "pre_gen_data", "output")
@@ -116,29 +114,6 @@ def command_lines(text: str) -> list[str]:
     return [line for line in commands if re.match(r"(?:[A-Z_]+=\S* )*(?:bash|python|torchrun) ", line)]
 
 
-def missing_files(command: str) -> list[str]:
-    """Scripts, modules, configurations, targets and methods that a command names and that do not exist."""
-    missing = [
-        name
-        for name in re.findall(r"\b[\w./-]+\.(?:py|bash)\b", command)
-        if not (REPOSITORY / name).is_file()
-    ]
-    missing += [
-        name for name in re.findall(r"\bconfigs/[\w./-]+\.yaml", command) if not (REPOSITORY / name).is_file()
-    ]
-    for module in re.findall(r"python -m ([a-z][\w.]*)", command):
-        path = REPOSITORY.joinpath(*module.split("."))
-        if not (path.with_suffix(".py").is_file() or (path / "__main__.py").is_file()):
-            missing.append(module)
-    if target := re.search(r"bash (?:train|eval)\.bash ([\w.]+)(?: (\w+))?(?: -|$)", command):
-        name, method = target.groups()
-        if not name.endswith(".yaml") and not (REPOSITORY / f"configs/{name}.yaml").is_file():
-            missing.append(name)
-        if method and not (REPOSITORY / f"configs/methods/{method}.yaml").is_file():
-            missing.append(method)
-    return missing
-
-
 @cache
 def known_options() -> str:
     sources = [
@@ -157,13 +132,6 @@ def unknown_options(text: str) -> set[str]:
     return {
         name for name in options - OPTION_OF_OTHERS if not re.search(rf"{name}(?![\w-])", known_options())
     }
-
-
-def overrides(command: str) -> list[str]:
-    """What follows --set: the KEY=VALUE words."""
-    return [
-        word for part in command.split("--set ")[1:] for word in part.split(" --")[0].split() if "=" in word
-    ]
 
 
 def requirements(name: str) -> set[str]:
@@ -197,13 +165,9 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", pages(), ids=name_of)
-def test_commands_name_what_exists(page: Path) -> None:
-    text = page.read_text("utf-8")
-    example = {"my.yaml", "crops.yaml"}
-    for command in command_lines(text):
-        assert not [name for name in missing_files(command) if name not in example], command
-        load_config([], overrides(command))
-    assert not unknown_options(text)
+def test_options_that_a_page_names_exist(page: Path) -> None:
+    """Commands as a whole: tests/docs/test_documents.py."""
+    assert not unknown_options(page.read_text("utf-8"))
 
 
 def test_the_readme_names_the_commands_that_matter() -> None:
@@ -284,15 +248,7 @@ def test_the_checks_find_what_they_look_for() -> None:
         "NPROC=2 bash train.bash x",
         "python -m a.b",
     ]
-    assert missing_files("bash train.bash nodata nomethod --set a=b") == ["nodata", "nomethod"]
-    assert missing_files("bash train.bash cuhk pspd") == []
-    assert missing_files("python nothing.py --config configs/nothing.yaml") == [
-        "nothing.py",
-        "configs/nothing.yaml",
-    ]
-    assert missing_files("python -m data.nothing") == ["data.nothing"]
     assert unknown_options("`bash train.bash --force --fo" + "rced`") == {"--fo" + "rced"}
-    assert overrides("bash train.bash cuhk --set a.b=1 c=2 --from train --set d=3") == ["a.b=1", "c=2", "d=3"]
     slash = "/"
     for text in (f"root: {slash}home{slash}somebody", f'"{slash}work{slash}x"', f"cd {slash}tmp{slash}run"):
         assert MACHINE_PATH.search(text)

@@ -10,7 +10,7 @@ from tests.docs.documents import Block, Checker, PageError, blocks_of, inline_co
 from tests.pipeline.mini import ROOT
 
 PAGES = sorted(
-    [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
+    [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")]
     + [ROOT / folder / "README.md" for folder in ("checkpoint", "datasets", "output", "pre_gen_data")]
 )
 
