@@ -193,7 +193,7 @@ class Checker:
         match words:
             case [head, *_] if head in HARMLESS:
                 pass
-            case ["git", "clone" | "worktree", *_]:
+            case ["git", "clone" | "worktree" | "tag" | "push", *_]:
                 pass
             case ["pip", "install", "-r", name]:
                 self._need(name)
