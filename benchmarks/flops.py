@@ -6,7 +6,14 @@ product counts nothing. Only what has to be computed is counted: padding and rec
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
+from math import prod
+from typing import Any
+
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from models.backbones.blip.retrieval import BlipRetrieval
 
@@ -61,3 +68,63 @@ def training_step_flops(model: BlipRetrieval, batch: int, length: float) -> floa
     """Forward and backward of PSPD: every image, every text alone, three grounded pairs per sample."""
     sample = image_flops(model) + text_flops(model, length, False) + keys_values_flops(model)
     return 3.0 * batch * (sample + 3 * text_flops(model, length, True))
+
+
+def operations_of(action: Callable[[], Any]) -> int:
+    """Floating-point operations of an action's matrix products, as torch counts them while it runs, gradients left out.
+
+    Raises:
+        ValueError: it computes products by an operation that neither torch's counter nor `FORMULAS` knows.
+    """
+    seen = _Products()
+    with torch.no_grad(), seen, FlopCounterMode(display=False, custom_mapping=FORMULAS) as counter:
+        action()
+    if unknown := seen.names - {str(operation) for operation in (*flop_registry, *FORMULAS)}:
+        raise ValueError(
+            f"Nobody counts {', '.join(sorted(unknown))}: add a formula to FORMULAS in benchmarks/flops.py."
+        )
+    return counter.get_total_flops()
+
+
+class _Products(TorchDispatchMode):
+    """Notes the names of operations that compute products."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(
+        self, operation: Any, _types: Any, arguments: tuple = (), options: dict | None = None
+    ) -> Any:
+        name = str(operation.overloadpacket)
+        if re.search(r"mm\b|linear|attention|rnn|lstm|gru|convolution|einsum", name):
+            self.names.add(name)
+        return operation(*arguments, **(options or {}))
+
+
+def _linear(values: torch.Size, weight: torch.Size, *_: Any, **__: Any) -> int:
+    return 2 * prod(values) * weight[0]
+
+
+def _attention(query: torch.Size, key: torch.Size, value: torch.Size, *_: Any, **__: Any) -> int:
+    return 2 * prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
+
+
+def _self_attention(query: torch.Size, *rest: Any, **_: Any) -> int:
+    """A whole layer of self-attention: projections to queries, keys, values and out, and the two products between."""
+    batch, length, width = query
+    return 2 * batch * length * width * (4 * width + 2 * length)
+
+
+def _lstm(values: torch.Size, of_inputs: torch.Size, of_states: torch.Size, *_: Any, **__: Any) -> int:
+    """One direction of one layer over (L, B, D): both weights (4 H, D) and (4 H, H) at every word."""
+    return 2 * prod(values[:2]) * (prod(of_inputs) + prod(of_states))
+
+
+# What torch's counter does not know: the products that CPUs compute by other means, each by its definition.
+FORMULAS = {
+    torch.ops.mkldnn._linear_pointwise: _linear,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
+    torch.ops.aten._native_multi_head_attention: _self_attention,
+    torch.ops.aten.mkldnn_rnn_layer: _lstm,
+}
