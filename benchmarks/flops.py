@@ -97,7 +97,7 @@ class _Products(TorchDispatchMode):
         self, operation: Any, _types: Any, arguments: tuple = (), options: dict | None = None
     ) -> Any:
         name = str(operation.overloadpacket)
-        if re.search(r"mm\b|linear|attention|rnn|lstm|gru|convolution|einsum", name):
+        if re.search(r"m[mv]\b|linear|attention|rnn|lstm|gru|convolution|einsum", name):
             self.names.add(name)
         return operation(*arguments, **(options or {}))
 

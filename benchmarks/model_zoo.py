@@ -4,7 +4,8 @@
 
 The demo's rows come from `benchmarks/results/ablation-demo-*.csv` (`python -m benchmarks.ablation`), those of other data
 sets from `benchmarks/results/<data>-<method>-seeds.json`: copies of what `bash train.bash <data> <method> --seeds 0 1 2` writes
-into `output/`. What has no file is marked as not run.
+into `output/`, and what the methods cost from `benchmarks/results/model_profile-*.csv` (`python -m benchmarks.model_profile`). What has
+no file is marked as not run.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import models
 from benchmarks.ablation import RESULTS, ROOT, VARIANTS, config_files, spread_text, table
 from engine.several_seeds import spread
 
@@ -113,6 +115,51 @@ def ablation_table(ablation: Rows) -> str:
     return "\n".join(lines)
 
 
+def read_profiles(results: Path = RESULTS) -> list[dict[str, Any]]:
+    """What the methods cost, one row per method, size and device; each device's from the newest torch."""
+    newest: dict[str, Path] = {}
+    for path in sorted(results.glob("model_profile-*.csv"), key=_version):
+        newest[path.stem.split("-")[1]] = path
+    rows = []
+    for path in newest.values():
+        with path.open(encoding="utf-8") as stream:
+            rows += list(csv.DictReader(stream))
+    return rows
+
+
+COSTS = {
+    "image": "image",
+    "parameters": "parameters, M",
+    "gflops_per_image": "GFLOPs per image",
+    "gflops_per_text": "per text",
+    "gflops_per_pair": "per ITM pair",
+    "images_per_second": "images per second",
+    "texts_per_second": "texts",
+    "pairs_per_second": "ITM pairs",
+    "peak_mib": "peak MiB",
+    "processor": "processor",
+}
+
+
+def cost_table(profiles: Rows) -> str:
+    """One row per method, size and device; what was not measured is there and says so."""
+    lines = [
+        f"| method | size | {' | '.join(COSTS.values())} |",
+        "|---" * (len(COSTS) + 2) + "|",
+    ]
+    for method, kind in models.METHODS.items():
+        for size in kind.sizes:
+            rows = [row for row in profiles if (row["method"], row["size"]) == (method, size)]
+            cells = [_cost_cells(row) for row in rows] or [["to be measured"] * len(COSTS)]
+            lines += [f"| {METHODS.get(method, method)} | {size} | {' | '.join(each)} |" for each in cells]
+    return "\n".join(lines)
+
+
+def _cost_cells(row: Mapping[str, Any]) -> list[str]:
+    known = {**row, "parameters": f"{int(row['parameters']) / 1e6:.1f}"}
+    return [known[name] for name in COSTS]
+
+
 def filled(page: str, tables: Mapping[str, str]) -> str:
     """The page with each table between its marks, `<!-- name -->` and `<!-- end of name -->`."""
     for name, text in tables.items():
@@ -132,6 +179,7 @@ def made_page(page: str, results: Path = RESULTS) -> str:
         "zoo": zoo_table(ablation, read_summaries(results)),
         "ratios": ratio_table(ablation),
         "ablation": ablation_table(ablation),
+        "cost": cost_table(read_profiles(results)),
     }
     return filled(page, tables)
 

@@ -35,6 +35,7 @@ PLACES = {  # what a reader puts in, and where that lies in the clone
     r"\bINDEX\b": "output/index",
     r"--checkpoint FILE\b": "--checkpoint output/mini-pspd/best.pth",
     r"pre_gen_data/cuhk/": "captions/",
+    r"datasets/demo\b": "datasets/drawn",  # the other one is that of the run, in other sizes
 }
 SMALLER = {  # what is added to a command, so that it takes seconds
     r"synthesis\.demo": " --train 2 --val 1 --test 2 --images 2 --workers 1",
