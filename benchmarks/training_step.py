@@ -61,7 +61,7 @@ def make_model(size: str, drop: float, entries: int = 2002) -> PSPD:
 def make_batch(model: PSPD, size: int, machine: Machine) -> Batch:
     """A batch as the loop gets it: random pixels, captions of CUHK-PEDES' length, some images of one person."""
     generator = torch.Generator().manual_seed(1)
-    captions = [TrainingCaption(text, *_garments(text)) for text in captions_of(size)]
+    captions = [TrainingCaption(text, *garments(text)) for text in captions_of(size)]
     labels = torch.randint(0, 3 * size, (size,), generator=generator)
     images = torch.randn(size, 3, *model.image_size, generator=generator)
     texts = model.prepare(captions).trim()
@@ -70,7 +70,7 @@ def make_batch(model: PSPD, size: int, machine: Machine) -> Batch:
     return Batch(images, texts, labels).to(machine.device)
 
 
-def _garments(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def garments(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     words = text.split()
     return tuple(words[2:4]), tuple(words[5:7])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -30,6 +31,9 @@ MULTIPLYING = (
     "numpy",
     "numba",
 )  # libraries that results.json names, with those that decode
+# That oneDNN keeps, one per shape of a product: unpadded texts bring new shapes with every step, and a gigabyte of kernels
+# that nobody asks for again (docs/benchmarks.md).
+KERNELS = 64
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,8 @@ def make_machine(runtime: RuntimeConfig) -> Machine:
     Raises:
         UserError: a device that is not there, or that this process can't have for itself; oneDNN where it is not there.
     """
+    # oneDNN reads it when it first multiplies, so before anything else here does.
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(KERNELS))
     if runtime.threads:
         torch.set_num_threads(runtime.threads)
     device = choose_device(runtime.device)

@@ -31,6 +31,7 @@ LANGUAGES = {"", "bash", "python", "yaml", "text"}  # a block without a language
 INLINE = re.compile(r"(?:[A-Z_]+=\S+ )*(?:bash|python|torchrun|sbatch|pip|git) ")
 ASSIGNMENT = re.compile(r"[A-Z_]+=")
 EXAMPLE = re.compile(r"# ([\w-]+\.yaml)$")  # the first line of a YAML block that commands of the page name
+OWN_READERS = {"scripts/packages.py"}  # scripts without argparse: before any package is there
 HARMLESS = {"cd", "ln"}  # nothing of the project is in them
 
 
@@ -105,16 +106,18 @@ def parsed(words: list[str], folder: Path) -> argparse.Namespace:
     Raises:
         PageError: there is no such script or module, or the parser refuses.
     """
-    original = argparse.ArgumentParser.parse_args
-
-    def parse_args(parser: argparse.ArgumentParser, *arguments: Any, **options: Any) -> None:
-        raise Parsed(original(parser, *arguments, **options))
-
     module = words[0] == "-m"
     name, arguments = (words[1], words[2:]) if module else (words[0], words[1:])
     path = ROOT.joinpath(*name.split(".")).with_suffix(".py") if module else ROOT / name
     if not path.is_file():
         raise PageError(f"there is no {path.relative_to(ROOT)}")
+    if not re.search(r"parse_args|_parser\(|command_line import", path.read_text("utf-8")):
+        raise PageError(f"{name} has no parser, so it would be run: add it to OWN_READERS")
+    original = argparse.ArgumentParser.parse_args
+
+    def parse_args(parser: argparse.ArgumentParser, *arguments: Any, **options: Any) -> None:
+        raise Parsed(original(parser, *arguments, **options))
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(argparse.ArgumentParser, "parse_args", parse_args)
         patch.setattr(sys, "argv", [str(path), *arguments])
@@ -124,6 +127,8 @@ def parsed(words: list[str], folder: Path) -> argparse.Namespace:
         except Parsed as found:
             return found.args[0]
         except SystemExit as end:
+            if end.code == 0 and "--help" in arguments:
+                return argparse.Namespace()
             raise PageError(f"its parser ends with {end.code}") from None
     raise PageError("it read no arguments")
 
@@ -218,6 +223,12 @@ class Checker:
                 self._stage(rest)
             case ["python", "-c", *_]:
                 raise PageError("a program between quotes is not checked: make it a block of python")
+            case ["python", name, *rest] if name in OWN_READERS:
+                self._need(name)
+                source = (self.clone / name).read_text("utf-8")
+                asked = rest[: rest.index(">")] if ">" in rest else rest
+                if unknown := [w for w in asked if f'"{w}"' not in source and not (self.clone / w).exists()]:
+                    raise PageError(f"{name} knows no {', '.join(unknown)}")
             case ["python", *rest]:
                 self._stage(rest)
             case _:

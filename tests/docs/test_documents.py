@@ -63,6 +63,8 @@ def test_what_a_page_tells_to_type_is_understood(checker, page) -> None:
         ("bash benchmarks/run.bash blip_stp", "There is no benchmark 'blip_stp'"),
         ("bash run_tests.bash -m sloww", "sloww"),
         ("pip install -r requirements-none.txt", "there is no requirements-none.txt"),
+        ("python scripts/packages.py freez > constraints.txt", "scripts/packages.py knows no freez"),
+        ("python data/errors.py", "data/errors.py has no parser"),
         ("curl https://example.org", "nobody knows how to check"),
         ("python -c 'print(1)'", "make it a block of python"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from importlib.metadata import version
 
 import pytest
@@ -11,7 +12,7 @@ from torch import nn
 
 from data.errors import UserError
 from engine.config import RuntimeConfig
-from engine.machine import Machine, make_machine
+from engine.machine import KERNELS, Machine, make_machine
 from engine.multiplication import Multiplication
 from models.backbones import linear
 from models.world import World
@@ -144,3 +145,12 @@ def test_a_placed_model_knows_its_processes_and_its_precision():
     assert placed.precision is torch.bfloat16
     assert {parameter.device.type for parameter in placed.parameters()} == {"meta"}
     assert {parameter.dtype for parameter in placed.parameters()} == {torch.float32}
+
+
+def test_onednn_keeps_few_kernels_unless_its_user_says_otherwise(monkeypatch) -> None:
+    monkeypatch.delenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", raising=False)
+    make_machine(RuntimeConfig(device="cpu"))
+    assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == str(KERNELS)
+    monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "7")
+    make_machine(RuntimeConfig(device="cpu"))
+    assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "7"
