@@ -227,7 +227,11 @@ class Checker:
                 self._need(name)
                 source = (self.clone / name).read_text("utf-8")
                 asked = rest[: rest.index(">")] if ">" in rest else rest
-                if unknown := [w for w in asked if f'"{w}"' not in source and not (self.clone / w).exists()]:
+                if unknown := [
+                    w
+                    for w in asked
+                    if not re.search(rf"\b{re.escape(w)}\b", source) and not (self.clone / w).exists()
+                ]:
                     raise PageError(f"{name} knows no {', '.join(unknown)}")
             case ["python", *rest]:
                 self._stage(rest)
