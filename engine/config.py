@@ -63,6 +63,7 @@ class SynthesisConfig(Section):
     test: Positive = 100
     images: Positive = 4
     seed: Count = 0
+    world: Literal["street", "source", "target"] = "street"  # synthesis/drawn/worlds.py
 
 
 class DatasetConfig(Section):

@@ -26,9 +26,10 @@ from pathlib import Path
 
 from data.errors import UserError
 from synthesis.drawn.attributes import Person, sample_people
-from synthesis.drawn.camera import CAMERAS, encode_jpeg, sample_shot
+from synthesis.drawn.camera import encode_jpeg, sample_shot
 from synthesis.drawn.captions import describe
 from synthesis.drawn.renderer import ProceduralRenderer
+from synthesis.drawn.worlds import STREET, WORLDS, World
 from synthesis.writers import FORMATS, Entry, Format
 
 VERSION = 1  # raise when the same seed would draw something else
@@ -49,6 +50,17 @@ class Spec:
     images: int
     seed: int
     version: int = VERSION
+    world: str = STREET.name
+
+    @property
+    def drawn_in(self) -> World:
+        """The world behind the name."""
+        return WORLDS[self.world]
+
+    def record(self) -> dict:
+        """JSON-ready; a set in today's world says what it said before there were others."""
+        content = asdict(self)
+        return {key: value for key, value in content.items() if (key, value) != ("world", STREET.name)}
 
     @property
     def identities(self) -> int:
@@ -70,6 +82,7 @@ def make_demo(
     test: int = 100,
     images: int = 4,
     seed: int = 0,
+    world: str = STREET.name,
     *,
     workers: int = 1,
 ) -> Path:
@@ -80,18 +93,21 @@ def make_demo(
         fmt: "cuhk_pedes", "icfg_pedes" (has no val split: `val` must be 0 or is dropped) or "rstpreid".
         train, val, test: number of identities per split.
         images: images per identity.
-        seed: of everything; the bytes written depend on it, on the numbers above and on nothing else.
+        seed: of everything; the bytes written depend on it, on the numbers above, on the world and on nothing else.
+        world: one of `synthesis.drawn.worlds.WORLDS`.
         workers: processes; 0 and 1 draw in this one, more need the caller's module to be importable without side effects.
 
     Raises:
-        DemoError: unknown format, sizes below one, or a folder that holds something else.
+        DemoError: unknown format or world, sizes below one, or a folder that holds something else.
     """
     if fmt not in FORMATS:
         raise DemoError(f"unknown format {fmt!r}; choose one of {', '.join(FORMATS)}")
+    if world not in WORLDS:
+        raise DemoError(f"unknown world {world!r}; choose one of {', '.join(WORLDS)}")
     if min(train, test, images) < 1 or min(val, workers) < 0:
         raise DemoError("train, test and images must be at least 1, val and workers at least 0")
     layout = FORMATS[fmt]
-    spec = Spec(fmt, train, val if layout.has_val else 0, test, images, seed)
+    spec = Spec(fmt, train, val if layout.has_val else 0, test, images, seed, world=world)
     target = Path(root) / layout.folder
     target.parent.mkdir(parents=True, exist_ok=True)
     with _locked(target.parent / f".{layout.folder}.lock"):
@@ -121,8 +137,9 @@ def _is_there(target: Path, spec: Spec) -> bool:
         raise DemoError(
             f"{target} exists and was not made here; choose another root so that it stays as it is"
         ) from None
-    if found != asdict(spec):
-        different = [key for key, value in asdict(spec).items() if found.get(key) != value]
+    wanted = spec.record()
+    if found != wanted:
+        different = [key for key in {**wanted, **found} if found.get(key) != wanted.get(key)]
         raise DemoError(
             f"{target} holds another demo set (differs in {', '.join(different)}); remove it or choose another root"
         )
@@ -132,7 +149,7 @@ def _is_there(target: Path, spec: Spec) -> bool:
 def _open_partial(target: Path, spec: Spec) -> Path:
     """The folder in which the set grows until it is complete; that of another spec is thrown away."""
     folder = target.with_name(f".{target.name}.partial")
-    wanted = json.dumps(asdict(spec), indent=2) + "\n"
+    wanted = json.dumps(spec.record(), indent=2) + "\n"
     spec_file = folder / "spec.json"
     if folder.exists() and not (spec_file.exists() and spec_file.read_text() == wanted):
         shutil.rmtree(folder)
@@ -158,11 +175,11 @@ def _draw_all(folder: Path, spec: Spec, layout: Format, workers: int) -> None:
     """Draw every identity that the journal does not hold yet, in any number of processes."""
     journal = folder / "journal.jsonl"
     done = _finished_identities(journal)
-    people = sample_people(spec.identities, spec.seed)
+    people = sample_people(spec.identities, spec.seed, spec.drawn_in.fashion)
     todo = [(index, person) for index, person in enumerate(people) if index not in done]
     if done:
         print(f"{folder}: continuing, {len(done)} of {spec.identities} identities are there")
-    for split in {layout.path(0, camera.name, 0).rpartition("/")[0] for camera in CAMERAS}:
+    for split in {layout.path(0, camera.name, 0).rpartition("/")[0] for camera in spec.drawn_in.cameras}:
         (folder / "imgs" / split).mkdir(parents=True, exist_ok=True)
     progress = _Progress(len(todo), spec.images)
     draw = partial(draw_identity, folder=str(folder), spec=spec)
@@ -232,19 +249,22 @@ def draw_identity(task: tuple[int, Person], folder: str, spec: Spec) -> dict:
     index, person = task
     layout = FORMATS[spec.format]
     identity = layout.first_identity + index
-    renderer = ProceduralRenderer()
+    world = spec.drawn_in
+    renderer = ProceduralRenderer(world)
     rng = random.Random(f"shots/{spec.seed}/{index}")
     drawn = []
     for number, view in enumerate(_views(spec.images, rng)):
-        camera = CAMERAS[number % len(CAMERAS)]
-        shot = sample_shot(camera, view, rng)
+        camera = world.cameras[number % len(world.cameras)]
+        shot = sample_shot(camera, view, rng, world.optics)
         picture = renderer.render(person, shot, f"{spec.seed}/{index}/{number}")
         path = layout.path(identity, camera.name, number)
         file = Path(folder) / "imgs" / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(encode_jpeg(picture.image, shot))
         writer = random.Random(f"captions/{spec.seed}/{index}/{number}")
-        captions = [describe(person, picture, writer, layout.words) for _ in range(layout.captions)]
+        captions = [
+            describe(person, picture, writer, layout.words, world.wording) for _ in range(layout.captions)
+        ]
         drawn.append(
             {
                 "path": path,
@@ -293,7 +313,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--train", type=int, help="identities (default 400)")
     parser.add_argument("--val", type=int, help="identities (default 50)")
     parser.add_argument("--test", type=int, help="identities (default 100)")
-    parser.add_argument("--images", type=int, help="images per identity (default 4)")
+    parser.add_argument("--images", type=int, help="images per identity (default 4, in the target world 6)")
+    parser.add_argument("--world", default=STREET.name, choices=tuple(WORLDS), help="whose people are drawn")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one per core)"
@@ -304,13 +325,18 @@ def _parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     options = _parser().parse_args(arguments)
-    sizes = {"train": 400, "val": 50, "test": 100, "images": 4}
+    sizes = {"train": 400, "val": 50, "test": 100, "images": WORLDS[options.world].images}
     if options.like:
         sizes = dict(FORMATS[options.like].like)
     sizes |= {name: getattr(options, name) for name in sizes if getattr(options, name) is not None}
     try:
         folder = make_demo(
-            options.root, options.like or options.format, seed=options.seed, workers=options.workers, **sizes
+            options.root,
+            options.like or options.format,
+            seed=options.seed,
+            world=options.world,
+            workers=options.workers,
+            **sizes,
         )
     except (DemoError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

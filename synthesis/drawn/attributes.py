@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
-from dataclasses import asdict, dataclass, replace
+import zlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 
 from synthesis.drawn.colours import RGB, Colour, make_colour, sample_colour, vary
 
@@ -179,6 +181,44 @@ _LOWER_KINDS: dict[tuple[str, str], dict[str, float]] = {
 }
 _SUIT_COLOURS = {"black": 5, "grey": 4, "blue": 3, "brown": 1}
 _JEANS_COLOURS = {"blue": 70, "black": 18, "grey": 12}
+_BAGS = {
+    "man": {"": 38, "backpack": 34, "shoulder bag": 16, "suitcase": 6, "handbag": 6},
+    "woman": {"": 30, "backpack": 22, "shoulder bag": 22, "suitcase": 5, "handbag": 21},
+}
+SHARES = 4  # into which all combinations of garments fall
+
+
+@dataclass(frozen=True)
+class Fashion:
+    """What the people of a world wear: how often which garment and colour, by weight.
+
+    Attributes:
+        name: part of every person's random stream; "" is today's demo.
+        seasons: drawn from with equal chances.
+        bags: by gender, "" is none; `hats` the share of people with a hat.
+        shares: which of the `SHARES` parts of all combinations of garments are worn (`share_of`): worlds with disjoint
+            shares have no combination in common, and so no identity.
+        look_alikes: the share of people who differ from the one before them in one or two things only.
+    """
+
+    name: str = ""
+    seasons: tuple[str, ...] = ("summer", "winter")
+    upper_kinds: Mapping[str, UpperKind] = field(default_factory=lambda: UPPER_KINDS)
+    lower_kinds: Mapping[tuple[str, str], dict[str, float]] = field(default_factory=lambda: _LOWER_KINDS)
+    upper_colours: Mapping[str, float] = field(default_factory=lambda: UPPER_COLOURS)
+    lower_colours: Mapping[str, float] = field(default_factory=lambda: LOWER_COLOURS)
+    skirt_colours: Mapping[str, float] = field(default_factory=lambda: SKIRT_COLOURS)
+    jeans_colours: Mapping[str, float] = field(default_factory=lambda: _JEANS_COLOURS)
+    shoe_colours: Mapping[str, float] = field(default_factory=lambda: SHOE_COLOURS)
+    bag_colours: Mapping[str, float] = field(default_factory=lambda: BAG_COLOURS)
+    hat_colours: Mapping[str, float] = field(default_factory=lambda: HAT_COLOURS)
+    bags: Mapping[str, dict[str, float]] = field(default_factory=lambda: _BAGS)
+    hats: float = 0.2
+    shares: frozenset[int] = frozenset(range(SHARES))
+    look_alikes: float = 0.0
+
+
+STREET_FASHION = Fashion()
 
 
 def _pick(weights: dict[str, float], rng: random.Random) -> str:
@@ -196,26 +236,28 @@ def _contrasting(colour: Colour, rng: random.Random) -> Colour:
     return make_colour(_pick(weights, rng), "", rng)
 
 
-def _sample_upper(gender: str, season: str, rng: random.Random) -> Garment:
+def _sample_upper(gender: str, season: str, fashion: Fashion, rng: random.Random) -> Garment:
     worn = {
         name: kind.men if gender == "man" else kind.women
-        for name, kind in UPPER_KINDS.items()
+        for name, kind in fashion.upper_kinds.items()
         if kind.season in (season, "any")
     }
     name = _pick(worn, rng)
-    kind = UPPER_KINDS[name]
-    colour = sample_colour(_SUIT_COLOURS if name == "suit jacket" else UPPER_COLOURS, rng)
+    kind = fashion.upper_kinds[name]
+    colour = sample_colour(_SUIT_COLOURS if name == "suit jacket" else fashion.upper_colours, rng)
     pattern = _pick(kind.patterns, rng)
     second = None if pattern == PLAIN else _contrasting(colour, rng)
     is_open = rng.random() < kind.open_share
     inner = None
     if is_open:
-        weights = {"white": 5, "blue": 1} if name == "suit jacket" else UPPER_COLOURS
+        weights = {"white": 5, "blue": 1} if name == "suit jacket" else fashion.upper_colours
         inner = sample_colour({term: share for term, share in weights.items() if term != colour.term}, rng)
     return Garment(name, colour, pattern, second, rng.choice(kind.sleeves), is_open, inner)
 
 
-def _sample_lower(gender: str, season: str, upper: Garment, rng: random.Random) -> Garment | None:
+def _sample_lower(
+    gender: str, season: str, upper: Garment, fashion: Fashion, rng: random.Random
+) -> Garment | None:
     if upper.kind == "dress":
         tights = season == "winter" and rng.random() < 0.7
         return Garment("tights", make_colour("black", "", rng)) if tights else None
@@ -223,13 +265,13 @@ def _sample_lower(gender: str, season: str, upper: Garment, rng: random.Random) 
         same = replace(upper.colour, rgb=vary(upper.colour.rgb, rng, 0.3))
         kind = "skirt" if gender == "woman" and rng.random() < 0.3 else "trousers"
         return Garment(kind, same if rng.random() < 0.6 else sample_colour(_SUIT_COLOURS, rng))
-    kind = _pick(_LOWER_KINDS[gender, season], rng)
+    kind = _pick(fashion.lower_kinds[gender, season], rng)
     if kind == "jeans":
-        dyed = sample_colour(_JEANS_COLOURS, rng)
+        dyed = sample_colour(fashion.jeans_colours, rng)
         return Garment(kind, replace(dyed, rgb=tuple(round(0.78 * channel + 24) for channel in dyed.rgb)))
     if kind == "leggings":
         return Garment(kind, sample_colour({"black": 6, "grey": 2, "blue": 1, "purple": 1, "pink": 1}, rng))
-    colour = sample_colour(SKIRT_COLOURS if "skirt" in kind else LOWER_COLOURS, rng)
+    colour = sample_colour(fashion.skirt_colours if "skirt" in kind else fashion.lower_colours, rng)
     patterns = (
         {PLAIN: 0.8, CHECKS: 0.12, HORIZONTAL: 0.08} if kind != "trousers" else {PLAIN: 0.95, VERTICAL: 0.05}
     )
@@ -239,7 +281,7 @@ def _sample_lower(gender: str, season: str, upper: Garment, rng: random.Random) 
     return Garment(kind, colour, pattern, None if pattern == PLAIN else _contrasting(colour, rng))
 
 
-def _sample_shoes(gender: str, season: str, upper: Garment, rng: random.Random) -> Thing:
+def _sample_shoes(gender: str, season: str, upper: Garment, fashion: Fashion, rng: random.Random) -> Thing:
     if upper.kind == "suit jacket":
         kind = "leather shoes" if gender == "man" else "high heels"
         return Thing(kind, sample_colour({"black": 3, "brown": 1}, rng))
@@ -249,24 +291,24 @@ def _sample_shoes(gender: str, season: str, upper: Garment, rng: random.Random) 
         weights = weights | {"high heels": 14.0, "leather shoes": 6.0}
     kind = _pick(weights, rng)
     formal = kind in ("leather shoes", "boots", "sandals")
-    return Thing(kind, sample_colour({"black": 5, "brown": 4, "grey": 1} if formal else SHOE_COLOURS, rng))
+    return Thing(
+        kind, sample_colour({"black": 5, "brown": 4, "grey": 1} if formal else fashion.shoe_colours, rng)
+    )
 
 
-def _sample_bag(gender: str, rng: random.Random) -> Thing | None:
-    men = {"": 38, "backpack": 34, "shoulder bag": 16, "suitcase": 6, "handbag": 6}
-    women = {"": 30, "backpack": 22, "shoulder bag": 22, "suitcase": 5, "handbag": 21}
-    kind = _pick(men if gender == "man" else women, rng)
-    return Thing(kind, sample_colour(BAG_COLOURS, rng)) if kind else None
+def _sample_bag(gender: str, fashion: Fashion, rng: random.Random) -> Thing | None:
+    kind = _pick(fashion.bags[gender], rng)
+    return Thing(kind, sample_colour(fashion.bag_colours, rng)) if kind else None
 
 
-def _sample_hat(gender: str, season: str, rng: random.Random) -> Thing | None:
-    if rng.random() > 0.2:
+def _sample_hat(gender: str, season: str, fashion: Fashion, rng: random.Random) -> Thing | None:
+    if rng.random() > fashion.hats:
         return None
     if season == "winter":
         kind = _pick({"knit hat": 6, "cap": 4}, rng)
     else:
         kind = _pick({"cap": 8 if gender == "man" else 4, "sun hat": 1 if gender == "man" else 5}, rng)
-    return Thing(kind, sample_colour(HAT_COLOURS, rng))
+    return Thing(kind, sample_colour(fashion.hat_colours, rng))
 
 
 def _sample_hair(gender: str, rng: random.Random) -> tuple[Colour, str]:
@@ -279,12 +321,12 @@ def _sample_hair(gender: str, rng: random.Random) -> tuple[Colour, str]:
     return Colour(name, "", vary(HAIR_COLOURS[name][0], rng)), style
 
 
-def sample_person(rng: random.Random) -> Person:
+def sample_person(rng: random.Random, fashion: Fashion = STREET_FASHION) -> Person:
     """Draw one identity from `rng`; what is worn fits the season and the gender, loosely as in a street."""
     gender = rng.choice(("man", "woman"))
-    season = rng.choice(("summer", "winter"))
+    season = rng.choice(fashion.seasons)
     hair, style = _sample_hair(gender, rng)
-    upper = _sample_upper(gender, season, rng)
+    upper = _sample_upper(gender, season, fashion, rng)
     return Person(
         gender=gender,
         build=rng.choice((0.93, 1.0, 1.0, 1.06, 1.16)),
@@ -292,11 +334,11 @@ def sample_person(rng: random.Random) -> Person:
         hair=hair,
         hair_style=style,
         upper=upper,
-        lower=_sample_lower(gender, season, upper, rng),
-        shoes=_sample_shoes(gender, season, upper, rng),
-        bag=_sample_bag(gender, rng),
-        hat=_sample_hat(gender, season, rng),
-        scarf=Thing("scarf", sample_colour(HAT_COLOURS, rng))
+        lower=_sample_lower(gender, season, upper, fashion, rng),
+        shoes=_sample_shoes(gender, season, upper, fashion, rng),
+        bag=_sample_bag(gender, fashion, rng),
+        hat=_sample_hat(gender, season, fashion, rng),
+        scarf=Thing("scarf", sample_colour(fashion.hat_colours, rng))
         if season == "winter" and rng.random() < 0.12
         else None,
         glasses=rng.random() < 0.14,
@@ -304,15 +346,48 @@ def sample_person(rng: random.Random) -> Person:
     )
 
 
-def sample_people(count: int, seed: int) -> list[Person]:
+def combination(person: Person) -> tuple[str, str, str, str]:
+    """The garments that a person is described by first: kinds and basic colours of the upper and the lower one."""
+    lower = person.lower
+    below = (lower.kind, lower.colour.term) if lower else ("", "")
+    return person.upper.kind, person.upper.colour.term, *below
+
+
+def share_of(person: Person) -> int:
+    """Which of the `SHARES` parts of all combinations the person's belongs to, the same for ever and everywhere."""
+    return zlib.crc32("/".join(combination(person)).encode()) % SHARES
+
+
+_ALTERED = ("shoes", "bag", "hat", "hair", "upper", "lower")
+
+
+def _look_alike(person: Person, fashion: Fashion, rng: random.Random) -> Person:
+    """Another person in nearly the same things: one or two of them are others, of garments the colour alone."""
+    stranger = sample_person(rng, fashion)
+    changes: dict = {"build": stranger.build, "skin": stranger.skin}
+    for part in rng.sample(_ALTERED, rng.choice((1, 2))):
+        own, other = getattr(person, part), getattr(stranger, part)
+        if part in ("upper", "lower"):
+            plain = own is not None and own.pattern == PLAIN and own.kind != "suit jacket"
+            other = replace(own, colour=sample_colour(fashion.upper_colours, rng)) if plain else own
+            if plain and other.inner is not None and other.inner.term == other.colour.term:
+                other = own
+        changes[part] = other
+    return replace(person, **changes)
+
+
+def sample_people(count: int, seed: int, fashion: Fashion = STREET_FASHION) -> list[Person]:
     """`count` identities with pairwise different descriptions; person i depends on `seed` and those before it only."""
     people: list[Person] = []
     seen: set[tuple[str, ...]] = set()
+    stream = f"person/{fashion.name}/{seed}" if fashion.name else f"person/{seed}"
     for index in range(count):
         attempt = 0
         while True:
-            person = sample_person(random.Random(f"person/{seed}/{index}/{attempt}"))
-            if person.description() not in seen:
+            rng = random.Random(f"{stream}/{index}/{attempt}")
+            alike = bool(people and fashion.look_alikes) and rng.random() < fashion.look_alikes
+            person = _look_alike(people[-1], fashion, rng) if alike else sample_person(rng, fashion)
+            if person.description() not in seen and share_of(person) in fashion.shares:
                 break
             attempt += 1
         seen.add(person.description())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageFilter
 
@@ -27,6 +28,21 @@ _WALLS: tuple[RGB, ...] = (
 _FOLIAGE: tuple[RGB, ...] = ((78, 98, 64), (96, 112, 74), (62, 82, 58))
 
 
+@dataclass(frozen=True)
+class Scenery:
+    """The colours of a world's grounds, walls and plants."""
+
+    grounds: tuple[RGB, ...] = _GROUNDS
+    walls: tuple[RGB, ...] = _WALLS
+    foliage: tuple[RGB, ...] = _FOLIAGE
+
+
+STREET_SCENERY = Scenery()
+Painting = tuple[
+    ImageDraw.ImageDraw, tuple[int, int], float, Scenery
+]  # canvas, its size, the horizon, colours
+
+
 def _shift(rgb: RGB, amount: float) -> RGB:
     return tuple(max(0, min(255, round(channel + amount))) for channel in rgb)
 
@@ -46,9 +62,10 @@ def _speckle(
         draw.rectangle((x, y, x + wide, y + high), fill=_shift(rgb, rng.uniform(-16, 16)))
 
 
-def _ground(draw: ImageDraw.ImageDraw, size: tuple[int, int], horizon: float, rng: random.Random) -> None:
+def _ground(place: Painting, rng: random.Random) -> None:
+    draw, size, horizon, scenery = place
     width, height = size
-    base = rng.choice(_GROUNDS)
+    base = rng.choice(scenery.grounds)
     bands = 8
     for band in range(bands):
         top = horizon + (height - horizon) * band / bands
@@ -81,9 +98,10 @@ def _ground(draw: ImageDraw.ImageDraw, size: tuple[int, int], horizon: float, rn
         draw.rectangle((0, y, width, y + 2), fill=_shift(base, 28))
 
 
-def _wall(draw: ImageDraw.ImageDraw, size: tuple[int, int], horizon: float, rng: random.Random) -> None:
+def _wall(place: Painting, rng: random.Random) -> None:
+    draw, size, horizon, scenery = place
     width, _ = size
-    base = rng.choice(_WALLS)
+    base = rng.choice(scenery.walls)
     draw.rectangle((0, 0, width, horizon), fill=base)
     _speckle(draw, (0, 0, width, horizon), base, rng, 7)
     kind = rng.choice(("bricks", "windows", "door", "plain", "shutters"))
@@ -113,14 +131,15 @@ def _wall(draw: ImageDraw.ImageDraw, size: tuple[int, int], horizon: float, rng:
             draw.line((0, y, width, y), fill=_shift(base, -22))
 
 
-def _street(draw: ImageDraw.ImageDraw, size: tuple[int, int], horizon: float, rng: random.Random) -> None:
+def _street(place: Painting, rng: random.Random) -> None:
+    draw, size, horizon, scenery = place
     width, height = size
     for row in range(0, int(horizon), 4):
         draw.rectangle((0, row, width, row + 4), fill=_shift((190, 200, 210), -0.25 * row))
     x = -rng.random() * width * 0.3
     while x < width:
         wide, top = rng.uniform(0.2, 0.5) * width, rng.uniform(0, 0.7) * horizon
-        draw.rectangle((x, top, x + wide, horizon), fill=_shift(rng.choice(_WALLS), -24))
+        draw.rectangle((x, top, x + wide, horizon), fill=_shift(rng.choice(scenery.walls), -24))
         x += wide
     if rng.random() < 0.5:
         x, colour = (
@@ -134,7 +153,8 @@ def _street(draw: ImageDraw.ImageDraw, size: tuple[int, int], horizon: float, rn
         )
 
 
-def _park(draw: ImageDraw.ImageDraw, size: tuple[int, int], horizon: float, rng: random.Random) -> None:
+def _park(place: Painting, rng: random.Random) -> None:
+    draw, size, horizon, scenery = place
     width, height = size
     draw.rectangle((0, 0, width, horizon), fill=(178, 190, 190))
     for _ in range(14):
@@ -142,7 +162,7 @@ def _park(draw: ImageDraw.ImageDraw, size: tuple[int, int], horizon: float, rng:
         radius = rng.uniform(0.12, 0.3) * width
         draw.ellipse(
             (x - radius, y - radius, x + radius, y + radius),
-            fill=_shift(rng.choice(_FOLIAGE), rng.uniform(-10, 24)),
+            fill=_shift(rng.choice(scenery.foliage), rng.uniform(-10, 24)),
         )
     for _ in range(2):
         x, wide = rng.uniform(0, 1) * width, rng.uniform(0.03, 0.09) * width
@@ -160,17 +180,79 @@ def _railing(draw: ImageDraw.ImageDraw, size: tuple[int, int], horizon: float, r
         draw.line((x, top, x, bottom), fill=colour)
 
 
-_SCENES = {"wall": _wall, "street": _street, "park": _park}
+def _shop(place: Painting, rng: random.Random) -> None:
+    """A lit window with goods under a coloured sign."""
+    draw, (width, _), horizon, scenery = place
+    frame = rng.choice(scenery.walls)
+    draw.rectangle((0, 0, width, horizon), fill=_shift(frame, -30))
+    sign = rng.choice(((150, 46, 40), (40, 84, 120), (58, 104, 74), (196, 160, 70)))
+    draw.rectangle((0, 0, width, 0.16 * horizon), fill=sign)
+    draw.rectangle((0.04 * width, 0.22 * horizon, 0.96 * width, 0.92 * horizon), fill=(222, 212, 180))
+    for _ in range(9):
+        x, y = rng.uniform(0, 0.9) * width, rng.uniform(0.4, 0.8) * horizon
+        wide, high = rng.uniform(0.05, 0.16) * width, rng.uniform(0.08, 0.3) * horizon
+        goods = rng.choice(((176, 120, 96), (110, 128, 140), (150, 150, 120), (120, 90, 110)))
+        draw.rectangle((x, y, x + wide, min(0.92 * horizon, y + high)), fill=goods)
+    x = rng.uniform(0.2, 0.8) * width
+    draw.rectangle((x, 0.16 * horizon, x + 3, horizon), fill=_shift(frame, -60))
 
 
-def paint_background(size: tuple[int, int], scenes: tuple[str, ...], rng: random.Random) -> Image.Image:
-    """A blurred scene of one of the kinds `scenes` ("wall", "street", "park") as an RGB picture of `size`."""
+def _station(place: Painting, rng: random.Random) -> None:
+    """Tiles in rows with a band of colour, and a pillar."""
+    draw, (width, _), horizon, scenery = place
+    base = rng.choice(scenery.walls)
+    draw.rectangle((0, 0, width, horizon), fill=base)
+    size = rng.randint(7, 12)
+    for x in range(0, width, size):
+        draw.line((x, 0, x, horizon), fill=_shift(base, -16))
+    for y in range(0, int(horizon), size):
+        draw.line((0, y, width, y), fill=_shift(base, -16))
+    band = rng.uniform(0.2, 0.5) * horizon
+    colour = rng.choice(((60, 92, 130), (140, 70, 60), (78, 120, 96)))
+    draw.rectangle((0, band, width, band + 0.08 * horizon), fill=colour)
+    if rng.random() < 0.6:
+        x, wide = rng.uniform(-0.1, 0.9) * width, rng.uniform(0.12, 0.24) * width
+        draw.rectangle((x, 0, x + wide, horizon), fill=_shift(base, -44))
+        draw.rectangle((x, 0, x + 0.3 * wide, horizon), fill=_shift(base, -26))
+
+
+def _yard(place: Painting, rng: random.Random) -> None:
+    """Containers and doors of sheet metal under a low sky."""
+    draw, (width, height), horizon, scenery = place
+    draw.rectangle((0, 0, width, horizon), fill=(120, 130, 142))
+    x = -rng.random() * width * 0.4
+    while x < width:
+        wide, top = rng.uniform(0.4, 0.8) * width, rng.uniform(0.05, 0.5) * horizon
+        colour = rng.choice(
+            ((118, 70, 58), (62, 84, 104), (96, 104, 84), _shift(rng.choice(scenery.walls), -40))
+        )
+        draw.rectangle((x, top, x + wide, horizon + 0.02 * height), fill=colour)
+        for step in range(int(wide // 5)):
+            draw.line((x + 5 * step, top, x + 5 * step, horizon), fill=_shift(colour, -14))
+        x += wide + 0.03 * width
+
+
+_SCENES = {
+    "wall": _wall,
+    "street": _street,
+    "park": _park,
+    "shop": _shop,
+    "station": _station,
+    "yard": _yard,
+}
+
+
+def paint_background(
+    size: tuple[int, int], scenes: tuple[str, ...], rng: random.Random, scenery: Scenery = STREET_SCENERY
+) -> Image.Image:
+    """A blurred scene of one of the kinds `scenes` (see `_SCENES`) as an RGB picture of `size`."""
     height = size[1]
     image = Image.new("RGB", size)
     draw = ImageDraw.Draw(image)
     horizon = height * rng.uniform(0.3, 0.72)
-    _SCENES[rng.choice(scenes)](draw, size, horizon, rng)
-    _ground(draw, size, horizon, rng)
+    place = (draw, size, horizon, scenery)
+    _SCENES[rng.choice(scenes)](place, rng)
+    _ground(place, rng)
     if rng.random() < 0.25:
         _railing(draw, size, horizon, rng)
     return image.filter(ImageFilter.BoxBlur(rng.uniform(0.6, 1.6)))
@@ -182,7 +264,7 @@ def paint_shadow(layers: Layers) -> None:
     layers.shade((0.01, 0.985), (0.14, 0.018), NEUTRAL - 44)
 
 
-def paint_occluder(layers: Layers, rng: random.Random) -> str:
+def paint_occluder(layers: Layers, rng: random.Random, scenery: Scenery = STREET_SCENERY) -> str:
     """Paint one thing in front of the person and return its name.
 
     It covers a border of the crop or the lower legs, never most of the person.
@@ -215,7 +297,7 @@ def paint_occluder(layers: Layers, rng: random.Random) -> str:
             paint,
         )
     elif kind == "bush":
-        paint = layers.add("occluder", rng.choice(_FOLIAGE))
+        paint = layers.add("occluder", rng.choice(scenery.foliage))
         edge = left if rng.random() < 0.5 else right
         for _ in range(7):
             layers.ellipse(

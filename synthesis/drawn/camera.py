@@ -26,6 +26,49 @@ CAMERAS: tuple[Camera, ...] = (
 )
 
 
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Optics:
+    """How the images of a world are taken: ranges that a shot's numbers are drawn from, and shares of all shots.
+
+    Attributes:
+        rows: height of the crop in pixels; `aspect` its width as a share of that.
+        body: the body's height as a share of the crop's; `cut` of shots have `cut_body` instead, which leaves no room
+            for the feet.
+        offset: standard deviation of the body's place across the crop.
+        cast: how far each colour's gain may be from the camera's own.
+        gain, gamma, slope: light; `dark` of shots have `dark_gain` instead.
+        blur: in pixels; `blurred` of shots have `strong_blur` instead.
+        noise: a standard deviation in grey levels; `quality` is JPEG's.
+        occluded, crowded: shares of shots with something in front of, or somebody behind the person.
+    """
+
+    rows: tuple[int, int] = (128, 200)
+    aspect: Range = (0.42, 0.52)
+    body: Range = (0.88, 0.98)
+    cut: float = 0.06
+    cut_body: Range = (1.02, 1.1)
+    offset: float = 0.045
+    cast: float = 0.03
+    gain: Range = (0.86, 1.1)
+    dark: float = 0.08
+    dark_gain: Range = (0.68, 0.82)
+    gamma: Range = (0.92, 1.1)
+    slope: float = 0.1
+    blur: Range = (0.0, 0.7)
+    blurred: float = 0.1
+    strong_blur: Range = (0.8, 1.3)
+    noise: Range = (1.0, 5.5)
+    quality: tuple[int, int] = (70, 93)
+    occluded: float = 0.09
+    crowded: float = 0.08
+
+
+STREET_OPTICS = Optics()
+
+
 @dataclass(frozen=True)
 class Shot:
     """How one image is taken: crop size in pixels, where the body stands in it, and the camera's defects.
@@ -52,30 +95,30 @@ class Shot:
     crowded: bool
 
 
-def sample_shot(camera: Camera, view: str, rng: random.Random) -> Shot:
-    """Draw the circumstances of one image; most are moderate, one in eight is dark, blurred or cut."""
-    rows = rng.randint(128, 200)
-    columns = round(rows * rng.uniform(0.42, 0.52))
-    body = rng.uniform(0.88, 0.98)
+def sample_shot(camera: Camera, view: str, rng: random.Random, optics: Optics = STREET_OPTICS) -> Shot:
+    """Draw the circumstances of one image; with today's optics one in eight is dark, blurred or cut."""
+    rows = rng.randint(*optics.rows)
+    columns = round(rows * rng.uniform(*optics.aspect))
+    body = rng.uniform(*optics.body)
     top = rng.uniform(0.012, max(0.014, 0.99 - body))
-    if rng.random() < 0.06:
-        body, top = rng.uniform(1.02, 1.1), 0.01  # cut at the feet
+    if rng.random() < optics.cut:
+        body, top = rng.uniform(*optics.cut_body), 0.01
     return Shot(
         camera=camera,
         view=view,
         size=(columns, rows),
         height=body,
-        left=0.5 + rng.gauss(0, 0.045),
+        left=0.5 + rng.gauss(0, optics.offset),
         top=top,
-        cast=tuple(channel * rng.uniform(0.97, 1.03) for channel in camera.cast),
-        gain=rng.uniform(0.86, 1.1) if rng.random() > 0.08 else rng.uniform(0.68, 0.82),
-        gamma=rng.uniform(0.92, 1.1),
-        slope=rng.uniform(-0.1, 0.1),
-        blur=rng.uniform(0.0, 0.7) if rng.random() > 0.1 else rng.uniform(0.8, 1.3),
-        noise=rng.uniform(1.0, 5.5),
-        quality=rng.randint(70, 93),
-        occluded=rng.random() < 0.09,
-        crowded=rng.random() < 0.08,
+        cast=tuple(channel * rng.uniform(1 - optics.cast, 1 + optics.cast) for channel in camera.cast),
+        gain=rng.uniform(*optics.gain) if rng.random() > optics.dark else rng.uniform(*optics.dark_gain),
+        gamma=rng.uniform(*optics.gamma),
+        slope=rng.uniform(-optics.slope, optics.slope),
+        blur=rng.uniform(*optics.blur) if rng.random() > optics.blurred else rng.uniform(*optics.strong_blur),
+        noise=rng.uniform(*optics.noise),
+        quality=rng.randint(*optics.quality),
+        occluded=rng.random() < optics.occluded,
+        crowded=rng.random() < optics.crowded,
     )
 
 

@@ -20,6 +20,7 @@ from synthesis.drawn.camera import Shot, expose
 from synthesis.drawn.figure import SIDES, Body, Pose, sample_pose
 from synthesis.drawn.garments import Wardrobe
 from synthesis.drawn.layers import Layers
+from synthesis.drawn.worlds import STREET, World
 
 _TALL = 400  # pixels of the supersampled canvas that a crop should reach
 _SHEEN = 36.0  # grey levels of relief that even black cloth shows
@@ -44,7 +45,14 @@ class Renderer(Protocol):
 
 
 class ProceduralRenderer:
-    """Draws people with polygons; about 6 ms an image on one core."""
+    """Draws people with polygons; about 6 ms an image on one core.
+
+    Args:
+        world: whose scenery stands behind people, and whose people walk by.
+    """
+
+    def __init__(self, world: World = STREET) -> None:
+        self.world = world
 
     def render(self, person: Person, shot: Shot, seed: str) -> Picture:
         """See `Renderer.render`."""
@@ -56,12 +64,13 @@ class ProceduralRenderer:
         origin = (shot.left * columns * factor, shot.top * rows * factor)
         layers = Layers((columns * factor, rows * factor), origin, scale)
         if shot.crowded:
-            _passer_by(layers, rng)
+            _passer_by(layers, self.world, rng)
         paint_shadow(layers)
         draw_person(person, pose, layers, rng)
         if shot.occluded:
-            paint_occluder(layers, rng)
-        background = np.asarray(paint_background(shot.size, shot.camera.scenes, rng), dtype=np.float32)
+            paint_occluder(layers, rng, self.world.scenery)
+        scene = paint_background(shot.size, shot.camera.scenes, rng, self.world.scenery)
+        background = np.asarray(scene, dtype=np.float32)
         colour, coverage, relief = layers.flatten(factor)
         picture = (colour + background * (1 - coverage)) * relief + _SHEEN * (relief - 1) * coverage
         image = expose(picture, shot, rng.getrandbits(32))
@@ -92,13 +101,13 @@ def draw_person(person: Person, pose: Pose, layers: Layers, rng: random.Random) 
     head.side_strands()
 
 
-def _passer_by(layers: Layers, rng: random.Random) -> None:
+def _passer_by(layers: Layers, world: World, rng: random.Random) -> None:
     """Another person, partly outside the crop and behind the main one; its slots do not count as visible."""
     side = rng.choice((-1, 1))
     origin, scale = layers.origin, layers.scale
     layers.origin = (origin[0] + side * rng.uniform(0.2, 0.3) * scale, origin[1] - 0.03 * scale)
     layers.scale = scale * rng.uniform(0.84, 0.94)
     layers.prefix = "other "
-    stranger = sample_person(rng)
+    stranger = sample_person(rng, world.fashion)
     draw_person(stranger, sample_pose(rng.choice(("front", "back", "left", "right")), 0.08, rng), layers, rng)
     layers.origin, layers.scale, layers.prefix = origin, scale, ""
