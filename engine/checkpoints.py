@@ -16,8 +16,12 @@ from torch import nn
 
 from data.errors import UserError
 from models import KINDS, METHODS, Captioner, build_model, load_weights
+from models.texts import TextTokenizer
 
 FORMAT = "pspd-1"
+CAPTIONER_PART = (
+    "text_decoder."  # names of a captioner's weights that a pre-trained file holds beside a retrieval model's
+)
 
 
 class CheckpointError(UserError):
@@ -98,6 +102,21 @@ def describe(model: nn.Module, method: str, size: str, **meta: Any) -> dict[str,
     }
 
 
+def load_vocabulary(kind: type[TextTokenizer], path: Path) -> TextTokenizer:
+    """The tokenizer of class `kind` that a checkpoint of this project was trained with.
+
+    Raises:
+        CheckpointError: not readable, or without a vocabulary, or with another tokenizer's.
+    """
+    content = load(path)
+    if not content.get("vocabulary"):
+        raise CheckpointError(f"{path} holds no vocabulary: it is the state of an unfinished run.")
+    try:
+        return kind(content["vocabulary"])
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"{path} has the vocabulary of another backbone ({error}).") from None
+
+
 def load_retrieval_model(path: Path) -> tuple[nn.Module, dict[str, Any]]:
     """A retrieval model in evaluation mode, and what its checkpoint says about it.
 
@@ -126,8 +145,11 @@ def build(path: Path, content: dict[str, Any]) -> tuple[nn.Module, dict[str, Any
     tokenizer = KINDS[content["method"]].tokenizer_class(content["vocabulary"])
     options = {**content["options"], "size": content["size"], "image_size": tuple(content["image_size"])}
     model = build_model(content["method"], tokenizer=tokenizer, **options)
+    weights = {
+        name: weight for name, weight in content["model"].items() if not name.startswith(CAPTIONER_PART)
+    }
     try:
-        load_weights(model, content["model"])
+        load_weights(model, weights)
     except (ValueError, RuntimeError) as error:
         raise CheckpointError(f"{path}: {error}") from None
     return model.eval(), content

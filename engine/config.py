@@ -141,6 +141,7 @@ class PreTrainConfig(Section):
     batch_size: Positive = 32
     label_smoothing: Fraction = 0.1
     dropout: Fraction | None = None  # of the captioner's text stack; none: model.dropout
+    freeze_image_encoder: bool = False  # it stays as it starts, which saves its backward pass
 
 
 class GenTextConfig(Section):

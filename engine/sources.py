@@ -10,7 +10,7 @@ from captioning.files import FIXED_CAPTIONS, Caption, load_captions, load_fixed_
 from data import PedesDataset, load_dataset
 from data.errors import UserError
 from data.views import UnlabelledImages
-from engine import distributed
+from engine import checkpoints, distributed
 from engine.config import Config
 from engine.hub import located
 from engine.log import LOGGER
@@ -93,12 +93,14 @@ def open_tokenizer(
     """A vocabulary from a file, a folder or a hub, or one trained on ``captions`` once.
 
     Args:
-        named: the vocabulary's file or folder, or a hub's name; empty: it is trained.
+        named: the vocabulary's file or folder, a hub's name, or a checkpoint of this project (.pth), whose vocabulary is
+            taken; empty: it is trained.
         directory: where a trained vocabulary is kept.
         size: of a trained vocabulary, in entries.
     """
     if named:
-        return kind.load(located(named, vocabulary=kind.file))
+        path = located(named, vocabulary=kind.file)
+        return checkpoints.load_vocabulary(kind, path) if path.suffix == ".pth" else kind.load(path)
     with distributed.main_first():
         if distributed.is_main() and not (directory / kind.file).exists():
             kind.train(list(captions), directory, vocab_size=size)

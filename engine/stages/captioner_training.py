@@ -81,9 +81,11 @@ def train_captioner(context: Context) -> None:
     machine = context.machine
     model, batches = _prepare(context, dataset, run)
     settings = config.pre_train
+    model.visual_encoder.requires_grad_(not settings.freeze_image_encoder)
+    learnt = [parameter for parameter in model.parameters() if parameter.requires_grad]
     trainer = Trainer(
         CaptioningTask(model, machine.world, settings.label_smoothing),
-        [{"params": list(model.parameters()), "lr": settings.init_lr, "weight_decay": settings.weight_decay}],
+        [{"params": learnt, "lr": settings.init_lr, "weight_decay": settings.weight_decay}],
         batches,
         Schedule(settings.init_lr, settings.max_epoch, settings.min_lr, settings.lr_warmup_steps),
         Place("pre_train"),

@@ -96,8 +96,8 @@ def source(facts: Facts, rng: random.Random) -> str:
         things = [*facts.worn, facts.hair] if facts.hair else facts.worn
         return f"{_a(who).capitalize()}: {', '.join(things)}{more}."
     if shape == 6:
-        where = "the street" if facts.walking else "this place"
-        return f"Someone on {where}, this {who}{hair} is dressed in {worn}{more}."
+        where = "on the way" if facts.walking else "in the street"
+        return f"Someone {where}: this {who}{hair} is dressed in {worn}{more}."
     return f"{_a(who).capitalize()}{hair} has on {worn}{is_doing}."
 
 
