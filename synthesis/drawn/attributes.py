@@ -382,10 +382,12 @@ def sample_people(count: int, seed: int, fashion: Fashion = STREET_FASHION) -> l
     seen: set[tuple[str, ...]] = set()
     stream = f"person/{fashion.name}/{seed}" if fashion.name else f"person/{seed}"
     for index in range(count):
+        # Before any attempt: those of a stranger fail more often, by falling into another world's share.
+        chance = random.Random(f"{stream}/{index}").random()
+        alike = bool(people) and chance < fashion.look_alikes
         attempt = 0
         while True:
             rng = random.Random(f"{stream}/{index}/{attempt}")
-            alike = bool(people and fashion.look_alikes) and rng.random() < fashion.look_alikes
             person = _look_alike(people[-1], fashion, rng) if alike else sample_person(rng, fashion)
             if person.description() not in seen and share_of(person) in fashion.shares:
                 break
