@@ -1,6 +1,8 @@
 """A picture of a demo set: crops of some identities with a caption under each.
 
 python -m synthesis.contact_sheet --dataset datasets/demo/CUHK-PEDES --output sheet.jpg
+
+Two data sets stand side by side, each under the name of its world.
 """
 
 from __future__ import annotations
@@ -13,9 +15,11 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from synthesis.drawn.worlds import STREET
 from synthesis.writers import FORMATS
 
 _CELL, _PICTURE, _MARGIN = (168, 292), 200, 6
+_TITLE, _GAP = 28, 12
 
 
 def contact_sheet(dataset: Path, identities: int = 6, images: int = 4, split: str = "test") -> Image.Image:
@@ -42,6 +46,31 @@ def contact_sheet(dataset: Path, identities: int = 6, images: int = 4, split: st
         for number, (path, caption) in enumerate(records[:images]):
             left = (index % 2 * images + number) * _CELL[0]
             _paste_cell(sheet, (left, index // 2 * _CELL[1]), dataset / "imgs" / path, caption)
+    return sheet
+
+
+def side_by_side(
+    datasets: tuple[Path, Path], identities: int = 4, images: int = 4, split: str = "test"
+) -> Image.Image:
+    """A row for each of the first identities of two data sets, the first one's on the left; arguments as `contact_sheet`."""
+    halves = []
+    for dataset in datasets:
+        both = contact_sheet(dataset, 2 * identities, images, split)
+        half = Image.new("RGB", (both.width // 2, identities * _CELL[1] + _TITLE), "white")
+        for index in range(identities):
+            left, top = index % 2 * half.width, index // 2 * _CELL[1]
+            row = both.crop((left, top, left + half.width, top + _CELL[1]))
+            half.paste(row, (0, index * _CELL[1] + _TITLE))
+        world = json.loads((dataset / "spec.json").read_text()).get("world", STREET.name)
+        font = ImageFont.load_default(size=16)
+        ImageDraw.Draw(half).text((_MARGIN, _MARGIN), f"{world} world", fill="black", font=font)
+        halves.append(half)
+    sheet = Image.new("RGB", (2 * halves[0].width + _GAP, halves[0].height), "white")
+    for number, half in enumerate(halves):
+        sheet.paste(half, (number * (half.width + _GAP), 0))
+    ImageDraw.Draw(sheet).line(
+        (halves[0].width + _GAP // 2, 0, halves[0].width + _GAP // 2, sheet.height), "grey"
+    )
     return sheet
 
 
@@ -77,13 +106,20 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m synthesis.contact_sheet", description=__doc__.splitlines()[0]
     )
-    parser.add_argument("--dataset", type=Path, default=Path("datasets/demo/CUHK-PEDES"))
+    parser.add_argument(
+        "--dataset", type=Path, nargs="+", default=[Path("datasets/demo/CUHK-PEDES")], help="one, or two"
+    )
     parser.add_argument("--output", type=Path, default=Path("output/contact_sheet.jpg"))
-    parser.add_argument("--identities", type=int, default=6)
+    parser.add_argument("--identities", type=int, help="of each (default 6, side by side 4)")
     parser.add_argument("--split", default="test", choices=("train", "val", "test"))
     options = parser.parse_args(arguments)
+    if len(options.dataset) > 2:
+        parser.error("one data set, or two side by side")
     try:
-        sheet = contact_sheet(options.dataset, options.identities, split=options.split)
+        if len(options.dataset) == 2:
+            sheet = side_by_side(tuple(options.dataset), options.identities or 4, split=options.split)
+        else:
+            sheet = contact_sheet(options.dataset[0], options.identities or 6, split=options.split)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from synthesis import demo
-from synthesis.contact_sheet import contact_sheet
+from synthesis.contact_sheet import contact_sheet, side_by_side
 from synthesis.demo import DemoError, main, make_demo
 
 SIZES = {"train": 5, "val": 2, "test": 3, "images": 4}
@@ -145,6 +145,15 @@ def test_contact_sheet_shows_crops(cuhk):
     sheet = contact_sheet(cuhk, identities=3)
     assert sheet.width > 1000
     assert len(sheet.getcolors(maxcolors=10**6)) > 1000
+    both = side_by_side((cuhk, cuhk), identities=1)
+    middle = both.width // 2
+    # The same half twice, under the same name.
+    left, right = (
+        both.crop((0, 0, middle - 6, both.height)),
+        both.crop((middle + 6, 0, both.width, both.height)),
+    )
+    assert left.tobytes() == right.tobytes()
+    assert len(left.getcolors(maxcolors=10**6)) > 1000
     with pytest.raises(ValueError, match="ask for fewer"):
         contact_sheet(cuhk, identities=4)
     with pytest.raises(ValueError, match="holds none of"):
