@@ -97,7 +97,8 @@ class ModelConfig(Section):
     size: str = "base"  # one that the method's backbone comes in
     image_size: tuple[Positive, Positive] = (224, 224)  # height, width in pixels
     pretrained: str = "checkpoint/model_base.pth"  # empty: train from scratch after a warm-up
-    tokenizer: str = "checkpoint/bert-base-uncased"  # empty: a vocabulary trained on the captions
+    # empty: a vocabulary trained on the captions; a checkpoint of this project: the one in it
+    tokenizer: str = "checkpoint/bert-base-uncased"
     vocabulary_size: Annotated[int, Field(ge=100)] = 1500  # of the trained vocabulary, in word pieces
     # Not every backbone has these; none is the backbone's own default. More of a backbone's own are set in options.
     vit_grad_ckpt: bool | None = None
