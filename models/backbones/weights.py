@@ -64,6 +64,20 @@ def read_pth(path: Path) -> dict[str, Tensor]:
 
     Raises CheckpointError for a file that is missing, truncated, no checkpoint, or holds more than tensors.
     """
+    return _tensors(_load(path), path)
+
+
+def stated_image_size(path: Path) -> tuple[int, int] | None:
+    """(height, width) that a file of weights says its model was made for, as checkpoints of this project do; None for others.
+
+    Raises CheckpointError as `read_pth`.
+    """
+    content = None if path.suffix == ".safetensors" or is_torchscript(path) else _load(path)
+    size = content.get("image_size") if isinstance(content, Mapping) else None
+    return (int(size[0]), int(size[1])) if isinstance(size, (list, tuple)) and len(size) == 2 else None
+
+
+def _load(path: Path) -> object:
     if not path.is_file():
         raise CheckpointError(f"no checkpoint at {path}: checkpoint/README.md says what to put there")
     try:
@@ -72,12 +86,11 @@ def read_pth(path: Path) -> dict[str, Tensor]:
             warnings.simplefilter(
                 "ignore"
             )  # torch's remarks on the pickle protocol of files that are refused anyway
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         raise CheckpointError(_why_refused(path, str(error))) from None
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, AttributeError, TypeError):
         raise CheckpointError(f"{path} is truncated or no PyTorch checkpoint: download it again") from None
-    return _tensors(content, path)
 
 
 def _why_refused(path: Path, error: str) -> str:

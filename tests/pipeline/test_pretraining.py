@@ -142,6 +142,19 @@ def test_another_method_starts_from_it_and_reports_what_it_lacks(finished, tmp_p
     assert all(not name.startswith(("visual_encoder.", "text_encoder.")) for name in report.missing)
 
 
+def test_another_image_size_takes_the_positions_by_the_grid_that_the_file_states(finished, tmp_path):
+    path = finished.run_directory / RESULT
+    tokenizer = open_tokenizer(BlipTokenizer, str(path), [], tmp_path, 100)
+    model = build_model("pspd", size="tiny", image_size=(96, 32), tokenizer=tokenizer)
+    assert model.load_pretrained(path).interpolated == ("visual_encoder.pos_embed",)
+    before, after = _result(finished)["model"]["visual_encoder.pos_embed"], model.visual_encoder.pos_embed
+    assert torch.equal(before[:, :1].float(), after[:, :1])
+    wanted = torch.nn.functional.interpolate(
+        before[:, 1:].float().reshape(1, 6, 3, -1).permute(0, 3, 1, 2), (12, 4), mode="bicubic"
+    )
+    torch.testing.assert_close(after[0, 1:], wanted[0].flatten(1).T, atol=1e-3, rtol=1e-2)
+
+
 def test_the_image_encoder_is_one(finished):
     """The captioner learnt on the retrieval model's, which stayed as it was: so that one file can hold both."""
     trained = checkpoints.load(finished.captioner_directory / "captioner.pth")["model"]

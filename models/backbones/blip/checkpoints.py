@@ -26,6 +26,7 @@ from models.backbones.weights import (
     read_safetensors,
     read_weights,
     some,
+    stated_image_size,
 )
 
 POSITIONS = "visual_encoder.pos_embed"
@@ -68,13 +69,20 @@ def load_blip(model: nn.Module, path: str | Path, source_grid: tuple[int, int] |
         model: left as it was if anything is wrong.
         path: a file of weights (`.pth`, `.bin` or `.safetensors`), or a directory saved by transformers
             (BlipForConditionalGeneration, BlipForImageTextRetrieval, BlipModel).
-        source_grid: (rows, columns) of patches in the file's position embedding; None takes a square one, as every
-            released file has. Another grid than the model's is interpolated bicubically.
+        source_grid: (rows, columns) of patches in the file's position embedding; None takes that of the image size which
+            the file states, as checkpoints of this project do, else a square one, as every released file has. Another grid
+            than the model's is interpolated bicubically.
 
     Raises CheckpointError for a missing, truncated or unsafe file, and for one whose encoder is not the model's.
     """
     path = Path(path)
-    source, note = _read_transformers(path, model) if path.is_dir() else (blip_names(read_weights(path)), "")
+    if path.is_dir():
+        source, note = _read_transformers(path, model)
+    else:
+        source, note = blip_names(read_weights(path)), ""
+        stated = stated_image_size(path)
+        if source_grid is None and stated is not None:
+            source_grid = (stated[0] // model.size.patch, stated[1] // model.size.patch)
     target = model.state_dict()
     interpolated = _fit_positions(source, model.visual_encoder.grid, source_grid, path)
     found = {name: source[name] for name in target if name in source}
