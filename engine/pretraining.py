@@ -24,11 +24,13 @@ from captioning.prompts import CAPTIONER_QUESTION, OPENINGS_STAGE_A
 from data import PedesDataset
 from data.errors import UserError
 from engine import checkpoints, distributed
-from engine.building import method_class, new_captioner, supervised
+from engine.building import method_class, new_captioner, supervision
+from engine.command_line import read_command, stage_parser
 from engine.config import Config
-from engine.run import LOGGER
+from engine.log import LOGGER
+from engine.marks import Mark
 from engine.sources import open_dataset, open_tokenizer
-from engine.stage import Context, Mark, main
+from engine.stage import Context, run_stage
 from engine.stages.captioner_training import train_captioner
 from engine.stages.search_training import train_search
 from models import Captioner
@@ -79,7 +81,7 @@ def _check(config: Config) -> None:
             f"Pre-training is for the captioner, too, and so for methods on its backbone, {Captioner.backbone}; "
             f"'{config.model.method}' is on {kind.backbone}."
         )
-    if not supervised(config):
+    if supervision(config) != "labels":
         raise UserError(
             "Pre-training learns a data set's own captions and identities: --set train.supervision=labels."
         )
@@ -159,4 +161,4 @@ def _halved(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 if __name__ == "__main__":
-    main(pretrain, __doc__)
+    run_stage(pretrain, read_command(stage_parser(__doc__)))

@@ -14,9 +14,9 @@ from engine import checkpoints
 from engine.building import new_captioner
 from engine.config import Config, load_config
 from engine.distributed import Interrupted
+from engine.log import start_logging
 from engine.machine import make_machine
 from engine.pretraining import RESULT, pretrain
-from engine.run import start_logging
 from engine.sources import open_tokenizer
 from engine.stage import Context
 from models import Captioner, build_model
