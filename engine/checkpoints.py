@@ -19,9 +19,8 @@ from models import KINDS, METHODS, Captioner, build_model, load_weights
 from models.texts import TextTokenizer
 
 FORMAT = "pspd-1"
-CAPTIONER_PART = (
-    "text_decoder."  # names of a captioner's weights that a pre-trained file holds beside a retrieval model's
-)
+# Names of a captioner's weights, which a pre-trained file holds beside a retrieval model's.
+CAPTIONER_PART = "text_decoder."
 
 
 class CheckpointError(UserError):
@@ -145,8 +144,11 @@ def build(path: Path, content: dict[str, Any]) -> tuple[nn.Module, dict[str, Any
     tokenizer = KINDS[content["method"]].tokenizer_class(content["vocabulary"])
     options = {**content["options"], "size": content["size"], "image_size": tuple(content["image_size"])}
     model = build_model(content["method"], tokenizer=tokenizer, **options)
+    own = model.state_dict().keys()  # CADA's has a decoder of its own
     weights = {
-        name: weight for name, weight in content["model"].items() if not name.startswith(CAPTIONER_PART)
+        name: weight
+        for name, weight in content["model"].items()
+        if name in own or not name.startswith(CAPTIONER_PART)
     }
     try:
         load_weights(model, weights)
