@@ -76,6 +76,10 @@ def check_model(config: Config) -> None:
             "Without training a model is what its pre-trained weights and their vocabulary make of it: name both, in "
             "model.pretrained and model.tokenizer, or choose another train.supervision."
         )
+    if config.train.val_identities and supervision(config) != "labels":
+        raise UserError(
+            "train.val_identities holds out identities, which only train.supervision=labels may read: set it to 0."
+        )
     if config.train.pair_weights != "none" and not kind.weighs_pairs:
         raise UserError(
             f"The losses of the method '{settings.method}' do not weigh pairs: set train.pair_weights to none."

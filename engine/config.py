@@ -194,6 +194,7 @@ class TrainConfig(Section):
     warm_up: WarmUpConfig = Field(default_factory=WarmUpConfig)
     k_test: Positive = 16
     evaluate_every: Positive = 1  # epochs between evaluations on val
+    val_identities: Count = 0  # of train, held out as val where a data set has none and labels are read
     # default: flip, crop and erase, with the two numbers below; pool: two mild operations instead (docs/training.md)
     augmentation: Literal["default", "pool"] = "default"
     random_erasing: Fraction = 0.5
@@ -254,6 +255,8 @@ class TestConfig(Section):
     k_test: Positive = 32
     batch_size: Positive = 64
     rank_lists: Count = 8  # queries in the picture
+    # Record what the run would have reported with its epoch chosen on test, beside its result (docs/training.md)
+    also_select_on_test: bool = False
     msm_weight: Fraction = 0.1  # of the texts in TSN's second protocol; 0: the plain one alone
 
 

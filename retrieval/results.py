@@ -29,6 +29,7 @@ def write_results(
     query_ids: Sequence[int],
     images: Sequence[str],
     computed: Mapping[str, Any],
+    if_selected_on_test: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Writes `path` (results.json) and, beside it, `queries.jsonl`; both appear whole or not at all.
 
@@ -38,6 +39,8 @@ def write_results(
         captions, query_ids: (Q,) of the queries, for the per-query lines.
         images: (G,) paths as in the annotation, for the same.
         computed: on what and by which libraries.
+        if_selected_on_test: what the epoch that is best on test reached ("phase", "epoch", "itc", "itm"), where it was
+            recorded; beside the result and never in its place.
 
     Returns:
         What results.json holds: metrics in percent, `itm` null where nothing was re-ranked.
@@ -56,6 +59,8 @@ def write_results(
         "seconds": round(evaluation.seconds, 3),
         "computed": dict(computed),
     }
+    if if_selected_on_test is not None:
+        record["if_selected_on_test"] = dict(if_selected_on_test)
     lines = [
         json.dumps(_query_record(evaluation, query, captions[query], int(query_ids[query]), images))
         for query in range(evaluation.queries)
@@ -103,11 +108,18 @@ def write_atomically(path: Path, text: str) -> None:
         raise
 
 
+def _rows(found: Mapping[str, Any]) -> list[tuple[str, Mapping[str, float]]]:
+    rows = [("features alone", found["itc"])]
+    if found["itm"] is not None:
+        rows.append(("with ITM re-ranking", found["itm"]))
+    return rows
+
+
 def table(record: Mapping[str, Any]) -> str:
     """What a results.json holds, for people: Rank-1/5/10, mAP and mINP in percent with and without ITM re-ranking."""
-    rows = [("features alone", record["itc"])]
-    if record["itm"] is not None:
-        rows.append(("with ITM re-ranking", record["itm"]))
+    rows = _rows(record)
+    if "if_selected_on_test" in record:
+        rows += [(f"chosen on test: {name}", row) for name, row in _rows(record["if_selected_on_test"])]
     head = f"{record['queries']} queries, {record['gallery']} images"
     width = max(len(head), *(len(name) for name, _ in rows))
     lines = [head.ljust(width) + "".join(TITLES[name].rjust(9) for name in METRICS)]

@@ -10,7 +10,7 @@ from torch import nn
 from data import PedesDataset
 from data.errors import UserError
 from data.images import read_image
-from engine import distributed
+from engine import best_on_test, distributed
 from engine.building import pixels_of
 from engine.evaluation import Split, evaluate_split, open_split
 from engine.log import LOGGER
@@ -111,7 +111,25 @@ def _write(
         query_ids=split.query_ids,
         images=split.images,
         computed=context.machine.describe(),
+        if_selected_on_test=_if_selected_on_test(context, split, protocol),
     )
+
+
+def _if_selected_on_test(context: Context, split: Split, protocol: str) -> dict[str, Any] | None:
+    """What training recorded of its best epoch on test, for the plain results of the run's own model."""
+    config = context.config
+    if (
+        not config.test.also_select_on_test
+        or context.arguments.checkpoint
+        or (split.name, protocol) != ("test", PLAIN)
+    ):
+        return None
+    record = best_on_test.read(config.run_directory / best_on_test.FILE)
+    if record is None:
+        LOGGER.warning(
+            "test.also_select_on_test was not set while this run was trained: --from train does it again with it."
+        )
+    return record
 
 
 def _draw(context: Context, split: Split, evaluation: Evaluation, directory: Path) -> None:

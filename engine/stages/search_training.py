@@ -16,7 +16,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from engine import checkpoints, distributed, warm_up
+from data.holding_out import hold_out_identities
+from engine import best_on_test, checkpoints, distributed, warm_up
+from engine.best_on_test import BestOnTest
 from engine.building import method_class, new_model, pixels_of, supervision
 from engine.config import Config, save_config
 from engine.evaluation import Split, evaluate_split, open_split
@@ -63,7 +65,7 @@ def train_search(context: Context) -> None:
         mark.clear()
         for name in ("train", "labels"):
             shutil.rmtree(directory / name, ignore_errors=True)
-        for name in ("best.pth", "metrics.jsonl"):
+        for name in ("best.pth", "metrics.jsonl", best_on_test.FILE):
             (directory / name).unlink(missing_ok=True)
         if warm_up.belongs_to_training(config):  # else it belongs to the captions
             warm_up.forget(config)
@@ -121,7 +123,9 @@ class SearchTraining:
     def __init__(self, context: Context, run: Run) -> None:
         self.context, self.config, self.machine, self.run = context, context.config, context.machine, run
         self.directory = context.config.run_directory
-        dataset = open_dataset(self.config)
+        dataset, held_out = open_dataset(self.config), self.config.train.val_identities
+        if held_out:
+            dataset = hold_out_identities(dataset, held_out, self.config.seed)
         self.material = material_of(dataset, self.config)
         self.report_identities = report_identities(dataset, self.material.images)
         kind = method_class(self.config.model.method)
@@ -136,6 +140,11 @@ class SearchTraining:
         self.feed = ImageFeed.of(paths, self.config, pixels=pixels_of(kind))
         size = self.config.model.image_size
         self.val: Split | None = open_split(dataset, "val", self.config, size, pixels_of(kind))
+        self.selected_on = f"{held_out} identities of train" if held_out else "val" if self.val else "last"
+        self.best_on_test: BestOnTest | None = None
+        if self.config.test.also_select_on_test:
+            test = open_split(dataset, "test", self.config, size, pixels_of(kind))
+            self.best_on_test = test and BestOnTest(test, self.config, self.machine, run)
         wanted = warm_up.is_wanted(self.config)
         self.start = warm_up.warm_up(context, dataset, self.tokenizer, run) if wanted else None
         self.best = self.directory / "best.pth"
@@ -262,7 +271,10 @@ class SearchTraining:
 
         def on_epoch(epoch: int, losses: dict[str, float], seconds: float) -> None:
             last = epoch + 1 == schedule.max_epoch
-            val = self._evaluate(model, epoch, last)
+            wanted = last or (epoch + 1) % settings.evaluate_every == 0
+            val = self._evaluate(model) if wanted else None
+            if wanted and self.best_on_test is not None:
+                self.best_on_test.look(model, place, epoch)
             if distributed.is_main():
                 self._keep(model, place, epoch, val, last)
                 step = place.steps_before + (epoch + 1) * batches.steps
@@ -295,9 +307,9 @@ class SearchTraining:
             None if kind == "none" else PairWeights(model, batches, kind, path, place, self.run, self.machine)
         )
 
-    def _evaluate(self, model: Method, epoch: int, last: bool) -> dict[str, Any] | None:
-        """Metrics on val, where there is one and it is this epoch's turn."""
-        if self.val is None or not (last or (epoch + 1) % self.config.train.evaluate_every == 0):
+    def _evaluate(self, model: Method) -> dict[str, Any] | None:
+        """Metrics on val, where there is one."""
+        if self.val is None:
             return None
         evaluation = evaluate_split(
             model, self.val, self.config, self.machine, self.config.train.k_test, self.run.stop_if_asked
@@ -308,7 +320,7 @@ class SearchTraining:
         self, model: Method, place: Place, epoch: int, val: Mapping[str, Any] | None, last: bool
     ) -> None:
         """Selection: the highest Rank-1 + mAP on val, with re-ranking where there is matching; the last epoch without one; never test."""
-        meta = {"selected_on": "last" if self.val is None else "val", "round": place.round, "epoch": epoch}
+        meta = {"selected_on": self.selected_on, "round": place.round, "epoch": epoch}
         meta["started_from"] = self.started_from
         if self.val is None and last:
             checkpoints.save(self.best, description(model, self.config, **meta))
