@@ -29,6 +29,7 @@ def write_results(
     query_ids: Sequence[int],
     images: Sequence[str],
     computed: Mapping[str, Any],
+    trained_on: str = "",
     if_selected_on_test: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Writes `path` (results.json) and, beside it, `queries.jsonl`; both appear whole or not at all.
@@ -39,6 +40,7 @@ def write_results(
         captions, query_ids: (Q,) of the queries, for the per-query lines.
         images: (G,) paths as in the annotation, for the same.
         computed: on what and by which libraries.
+        trained_on: the data set that the model was trained on, where its checkpoint says so.
         if_selected_on_test: what the epoch that is best on test reached ("phase", "epoch", "itc", "itm"), where it was
             recorded; beside the result and never in its place.
 
@@ -58,6 +60,7 @@ def write_results(
         "gallery": evaluation.gallery,
         "seconds": round(evaluation.seconds, 3),
         "computed": dict(computed),
+        "trained_on": trained_on,
     }
     if if_selected_on_test is not None:
         record["if_selected_on_test"] = dict(if_selected_on_test)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -111,8 +112,15 @@ def _write(
         query_ids=split.query_ids,
         images=split.images,
         computed=context.machine.describe(),
+        trained_on=_trained_on(content),
         if_selected_on_test=_if_selected_on_test(context, split, protocol),
     )
+
+
+def _trained_on(content: dict) -> str:
+    """The data set of the run that a checkpoint is from; empty where it does not say."""
+    dataset = json.loads(content["meta"].get("config", "{}")).get("dataset", {})
+    return dataset.get("tag") or dataset.get("name", "")
 
 
 def _if_selected_on_test(context: Context, split: Split, protocol: str) -> dict[str, Any] | None:

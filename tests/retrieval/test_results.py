@@ -31,7 +31,7 @@ def test_results_hold_exactly_the_agreed_fields(evaluation, captions, tmp_path):
     record = write(path, evaluation, captions)
     read = json.loads(path.read_text())
     assert read == record
-    assert list(read) == [*ABOUT, "itc", "itm", "queries", "gallery", "seconds", "computed"]
+    assert list(read) == [*ABOUT, "itc", "itm", "queries", "gallery", "seconds", "computed", "trained_on"]
     assert read["computed"] == COMPUTED
     assert list(read["itc"]) == list(read["itm"]) == ["r1", "r5", "r10", "mAP", "mINP"]
     assert {key: read[key] for key in ABOUT} == ABOUT
