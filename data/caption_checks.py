@@ -41,12 +41,12 @@ def plain(caption: str) -> str:
 
 
 def has_other_script(caption: str) -> bool:
-    """Whether a letter is not Latin. Accents, digits, punctuation and signs of any kind are fine."""
+    """Whether a letter is not Latin. Accents, digits, punctuation and signs of any kind are fine, as is all of Latin-1 (µ, º)."""
     return any(
         unicodedata.category(letter).startswith("L")
-        and not unicodedata.name(letter, "").startswith(("LATIN", "MODIFIER", "FEMININE", "MASCULINE"))
+        and not unicodedata.name(letter, "").startswith(("LATIN", "MODIFIER"))
         for letter in caption
-        if not letter.isascii()
+        if letter > "\xff"
     )
 
 

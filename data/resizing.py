@@ -77,7 +77,8 @@ def resize_pixels(
     return result
 
 
-@numba.njit(_SIGNATURE, nogil=True, cache=True, boundscheck=False)
+# Cached under its own name only: see data/kernels.py.
+@numba.njit(_SIGNATURE, nogil=True, cache=__name__ == "data.resizing", boundscheck=False)
 def _resize(pixels, begin_x, weights_x, begin_y, weights_y, between, out):
     """Both passes: `pixels` (H, W, 3) to `between` (H, 3 w), and that to `out` (h, 3 w)."""
     for y in range(pixels.shape[0]):

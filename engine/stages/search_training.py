@@ -73,6 +73,7 @@ def train_search(context: Context) -> None:
     if distributed.is_main():
         save_config(config, directory / "config.yaml")
     run = Run(directory, "log.txt", context.stop)
+    context.compute_in(directory)
     if supervision(config) == "zero-shot":
         keep_released(context, run)
     else:

@@ -41,23 +41,36 @@ SMALLER = {  # what is added to a command, so that it takes seconds
     r"synthesis\.demo": " --train 2 --val 1 --test 2 --images 2 --workers 1",
     r"contact_sheet": " --identities 2",
 }
-PROGRAMS = {  # what a page's program finds: code before it, and a number in it that is made smaller
+PROGRAMS = {  # what a page's program finds: code before it, and what in it is made smaller or put in by a reader
     "docs/captioning.md": (
         "from pathlib import Path\nfrom PIL import Image\n"
         "folder = Path('datasets/CUHK-PEDES/imgs/cam_a')\nfolder.mkdir(parents=True)\n"
         "for n in range(5):\n    Image.new('RGB', (64, 128)).save(folder / f'{n:05d}.png')\n",
-        ("range(5000)", "range(5)"),
+        (("range(5000)", "range(5)"),),
     ),
     "docs/clustering.md": (
         "import numpy as np\n"
         "rng = np.random.default_rng(0)\n"
         "features = np.repeat(rng.normal(size=(8, 32)), 8, axis=0) + rng.normal(size=(64, 32)) * 0.05\n"
         "image_to_text = text_to_image = np.arange(64)[:, None] // 8 * 8 + np.arange(8)\n",
-        None,
+        (),
     ),
     "docs/palette.md": (
         "from PIL import Image\nImage.effect_noise((64, 160), 90).convert('RGB').save('crop.jpg')\n",
-        None,
+        (),
+    ),
+    "docs/sharing.md": (
+        "import subprocess, sys\nfrom pathlib import Path\nfrom PIL import Image\n"
+        "from engine import checkpoints\nfrom models import build_model\n"
+        "from models.backbones.blip.tokenizer import BlipTokenizer\n"
+        "words = BlipTokenizer.train(['a woman in a red coat'] * 2, 'words', vocab_size=100)\n"
+        "model = build_model('pspd', size='tiny', image_size=(48, 32), tokenizer=words)\n"
+        "checkpoints.save(Path('best.pth'), checkpoints.describe(model, 'pspd', 'tiny'))\n"
+        "Path('crops').mkdir()\n"
+        "for n in range(3):\n    Image.new('RGB', (32, 64), (80 * n, 0, 0)).save(f'crops/{n}.png')\n"
+        f"command = [sys.executable, '{ROOT}/search.py', 'index', '--images', 'crops']\n"
+        "subprocess.run([*command, '--checkpoint', 'best.pth', '--out', 'INDEX'], check=True)\n",
+        (("PATH/OF/A/CLONE", str(ROOT)), ("hf:OWNER/NAME", "best.pth")),
     ),
 }
 
@@ -115,12 +128,12 @@ def test_the_commands_of_a_page_work(page, trained, tmp_path) -> None:
 @pytest.mark.integration
 @pytest.mark.parametrize("page", [page for page in PAGES if programs_of(page)], ids=name_of)
 def test_the_programs_of_a_page_work(page, tmp_path) -> None:
-    before, smaller = PROGRAMS[name_of(page)]
+    before, changes = PROGRAMS[name_of(page)]
     for block in programs_of(page):
         text = block.text
-        if smaller:
-            assert smaller[0] in text
-            text = text.replace(*smaller)
+        for written, instead in changes:
+            assert written in text
+            text = text.replace(written, instead)
         done = subprocess.run(
             [sys.executable, "-c", f"{before}\n{text}"],
             cwd=tmp_path,

@@ -54,6 +54,7 @@ def test_methods_with_soft_targets_train_on_generated_captions_that_are_weighed(
         "train.augmentation=pool",
         "train.schedule=step",
         "train.lr_warmup_epochs=0.5",
+        "train.lr_warmup_start=0.1",
         "train.min_lr=1e-6",
     )
     for method, losses in SOFT.items():
