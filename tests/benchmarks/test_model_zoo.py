@@ -35,11 +35,15 @@ def values(variant: str, column: str) -> list[float]:
 @pytest.mark.parametrize(
     ("row", "variant"),
     [
-        ("SSAN: real captions and identities", "ssan"),
-        ("CADA: real captions and identities", "cada"),
-        ("PSPD's losses on real captions and identities", "labels"),
-        ("TSN, unsupervised", "tsn"),
-        ("PSPD, unsupervised", "pspd"),
+        ("real captions and identities: [SSAN](docs/methods/ssan.md) (ResNet, LSTM)", "ssan"),
+        ("[CADA](docs/methods/cada.md) (BLIP)", "cada"),
+        ("PSPD's losses (BLIP)", "labels"),
+        ("[RDE](docs/methods/rde.md) (CLIP)", "rde"),
+        ("[TBPS-CLIP](docs/methods/tbps_clip.md) (CLIP)", "tbps_clip"),
+        ("[SynTBPR](docs/methods/syntbpr.md)'s retrieval model (CLIP)", "syntbpr"),
+        ("[IRRA](docs/methods/irra.md) (CLIP)", "irra"),
+        ("images alone: [TSN](docs/methods/tsn.md) (BLIP)", "tsn"),
+        ("[PSPD](docs/methods/pspd.md) (BLIP)", "pspd"),
         ("no rounds: the warm-up on `palette`'s captions", "warm-up"),
     ],
 )
