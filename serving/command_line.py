@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,8 +17,9 @@ def main(description: str, arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    commands = parser.add_subparsers(required=True, metavar="index|query|serve|publish")
+    commands = parser.add_subparsers(required=True, metavar="crop|index|query|serve|publish")
     _add_publish(commands)
+    _add_crop(commands)
     for add in (_add_index, _add_query, _add_serve):
         command = add(commands)
         command.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1 (default: auto)")
@@ -36,6 +38,51 @@ def _work(options: argparse.Namespace) -> int:
     # After the command line: it brings torch, which takes seconds.
     module = importlib.import_module(f"serving.{options.module}")
     return getattr(module, options.command)(options)
+
+
+def _add_crop(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser("crop", help="cut persons out of a video or of frames (docs/footage.md)")
+    parser.add_argument(
+        "--from",
+        dest="footage",
+        type=Path,
+        required=True,
+        metavar="VIDEO|FRAMES",
+        help="a video, or a folder of frames",
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="CROPS", help="the folder of crops")
+    parser.add_argument(
+        "--source", default="", metavar="NAME", help="what to call it (default: the file's name)"
+    )
+    parser.add_argument(
+        "--every", type=_count, default=10, metavar="N", help="look at every n-th frame (default: 10)"
+    )
+    parser.add_argument(
+        "--detector",
+        default="opencv",
+        metavar="opencv|torchvision[:FILE|NAME|hf:OWNER/NAME]",
+        help="what finds persons (default: opencv, which needs no file)",
+    )
+    parser.add_argument("--score", type=float, help="how sure the detector has to be (default: 0.5)")
+    parser.add_argument(
+        "--detect-size",
+        type=_count,
+        metavar="PX",
+        help="longer side that frames are brought to for the detector",
+    )
+    parser.add_argument(
+        "--min-height", type=_count, default=80, metavar="PX", help="of a person (default: 80)"
+    )
+    parser.add_argument(
+        "--difference",
+        type=_bits,
+        default=16,
+        metavar="BITS",
+        help="of 64, in which a crop differs from the last one of its person; 0 keeps all (default: 16)",
+    )
+    parser.add_argument("--fps", type=_rate, help="frames per second of a folder of frames, for their times")
+    parser.add_argument("--device", default="auto", help="for torchvision's detector (default: auto)")
+    parser.set_defaults(module="cropping", command="crop")
 
 
 def _add_index(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
@@ -98,3 +145,19 @@ def _count(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 on")
     return int(text)
+
+
+def _bits(text: str) -> int:
+    if not text.isdigit() or int(text) > 64:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 64")
+    return int(text)
+
+
+def _rate(text: str) -> float:
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = 0.0
+    if not 0 < rate < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of frames per second")
+    return rate
