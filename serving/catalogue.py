@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from data.errors import UserError
+from serving.crop_table import Origin
 
 NEW, LIVE, DEAD = "new", "live", "dead"
 
@@ -27,6 +28,9 @@ CREATE TABLE IF NOT EXISTS images (
 );
 CREATE TABLE IF NOT EXISTS unreadable (
     path TEXT PRIMARY KEY, size INTEGER NOT NULL, mtime INTEGER NOT NULL, reason TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS origins (
+    path TEXT PRIMARY KEY, source TEXT NOT NULL, seconds REAL, frame INTEGER NOT NULL, box TEXT NOT NULL
 );
 """
 
@@ -121,6 +125,26 @@ class Catalogue:
         """The files that did not open: by path, their state and the reason."""
         found = self._database.execute("SELECT path, size, mtime, reason FROM unreadable ORDER BY path")
         return {path: (Stamp(size, mtime), reason) for path, size, mtime, reason in found}
+
+    def origins(self) -> dict[str, Origin]:
+        """Where the images that a table of crops lists are from, by path."""
+        try:
+            found = self._database.execute("SELECT path, source, seconds, frame, box FROM origins").fetchall()
+        except sqlite3.OperationalError:  # an index of an earlier version, opened for reading
+            return {}
+        return {
+            path: Origin(source, seconds, frame, tuple(json.loads(box)))
+            for path, source, seconds, frame, box in found
+        }
+
+    def set_origins(self, origins: Mapping[str, Origin]) -> None:
+        """Replaces what is known about where images are from."""
+        with self._transaction() as transaction:
+            transaction.execute("DELETE FROM origins")
+            transaction.executemany(
+                "INSERT INTO origins VALUES (?, ?, ?, ?, ?)",
+                [(path, o.source, o.seconds, o.frame, json.dumps(o.box)) for path, o in origins.items()],
+            )
 
     def add(self, entries: Iterable[Entry], unreadable: Iterable[tuple[str, Stamp, str]]) -> None:
         """Notes freshly encoded images, and files that did not open."""

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from engine.command_line import told_in_a_sentence
+from serving.clock import seconds_of
 
 
 def main(description: str, arguments: Sequence[str] | None = None) -> None:
@@ -109,6 +110,15 @@ def _add_query(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
     parser.add_argument(
         "--rerank", type=int, default=0, metavar="N", help="re-rank the N most similar images by ITM"
     )
+    parser.add_argument(
+        "--source",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="of crops from this source; may be repeated",
+    )
+    parser.add_argument("--after", type=_time, metavar="TIME", help="from then on, in seconds or HH:MM:SS")
+    parser.add_argument("--before", type=_time, metavar="TIME", help="until then, in seconds or HH:MM:SS")
     parser.add_argument("--sheet", type=Path, metavar="FILE.jpg", help="draw the images with their scores")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(module="commands", command="query")
@@ -145,6 +155,13 @@ def _count(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 on")
     return int(text)
+
+
+def _time(text: str) -> float:
+    try:
+        return seconds_of(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _bits(text: str) -> int:

@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -22,9 +23,11 @@ from engine.machine import Machine, make_machine
 from engine.opening import Opened, open_model
 from engine.run import StopSignal
 from retrieval.pictures import contact_sheet
+from serving.crop_table import Origin
 from serving.index import CHECKPOINT
 from serving.indexing import IndexWriter, Report, digest_of
 from serving.opening import decoder, open_image, open_searcher
+from serving.origins import Wanted, told
 from serving.searcher import Hit, Searcher
 from serving.vectors import kind
 
@@ -65,6 +68,7 @@ def index(options: argparse.Namespace) -> int:
         except Interrupted as reason:
             LOGGER.warning("%s The same command goes on from here.", reason)
             return 128 + stop.received
+        writer.note_origins(plan)
         report = writer.publish(plan)
     _tell(report, options)
     return 0
@@ -130,7 +134,8 @@ def query(options: argparse.Namespace) -> int:
         UserError: an index or a sentence that can't be used, or a sheet that can't be written.
     """
     searcher = open_searcher(options.index, _machine(options))
-    hits = searcher.by_sentence(options.sentence, options.top, options.rerank)
+    wanted = Wanted(tuple(options.source), options.after, options.before)
+    hits = searcher.by_sentence(options.sentence, options.top, options.rerank, wanted)
     if options.sheet:
         _draw(searcher, options.sentence, hits, options.sheet)
     print(_as_json(searcher, options.sentence, hits) if options.json else _as_table(searcher, hits))
@@ -146,11 +151,14 @@ def _draw(searcher: Searcher, sentence: str, hits: Sequence[Hit], path: Path) ->
 
 
 def _as_table(searcher: Searcher, hits: Sequence[Hit]) -> str:
-    lines = ["rank   score  cosine  image"]
+    origins = searcher.index.origins
+    lines = ["rank   score  cosine  image" + ("  (source, time)" if origins else "")]
     for place, hit in enumerate(hits, 1):
         mark = "" if hit.match is None else " (re-ranked)"
+        known = told(origins.get(hit.row))
+        place_and_time = f"  ({known})" if known else ""
         lines.append(
-            f"{place:4d} {hit.score:7.3f} {hit.similarity:7.3f}  {searcher.index.root / hit.image}{mark}"
+            f"{place:4d} {hit.score:7.3f} {hit.similarity:7.3f}  {searcher.index.root / hit.image}{place_and_time}{mark}"
         )
     return "\n".join(lines)
 
@@ -164,10 +172,16 @@ def _as_json(searcher: Searcher, sentence: str, hits: Sequence[Hit]) -> str:
             "score": round(hit.score, 6),
             "cosine": round(hit.similarity, 6),
             "reranked": hit.match is not None,
+            **_origin(searcher.index.origins.get(hit.row)),
         }
         for place, hit in enumerate(hits, 1)
     ]
     return json.dumps({"query": sentence, "hits": found}, indent=1)
+
+
+def _origin(origin: Origin | None) -> dict[str, Any]:
+    """Where a crop is from as JSON has it; nothing where nobody knows."""
+    return {} if origin is None else {**vars(origin), "box": list(origin.box)}
 
 
 def serve(options: argparse.Namespace) -> int:

@@ -33,6 +33,7 @@ _HOG_SIDE = 1280  # px; a larger frame is made smaller first, its time grows wit
 # A window of 64 x 128 px holds a person of 96 px with 16 px around: an eighth of the height on each side. Arms and steps
 # reach into the margins at the sides, so an eighth is cut off there, too.
 _HOG_MARGIN = 1 / 8
+_HOG_WINDOWS = 3  # a person is found by several windows beside each other, a chance likeness by one or two; OpenCV's own habit
 
 
 @dataclass(frozen=True)
@@ -99,14 +100,34 @@ class HogDetector:
         if small.shape[0] < 128 or small.shape[1] < 64:  # smaller than the detector's window
             return []
         boxes, scores = self._hog.detectMultiScale(
-            self._cv2.cvtColor(small, self._cv2.COLOR_RGB2BGR), winStride=(8, 8), padding=(8, 8), scale=1.05
+            self._cv2.cvtColor(small, self._cv2.COLOR_RGB2BGR),
+            winStride=(8, 8),
+            padding=(8, 8),
+            scale=1.05,
+            groupThreshold=0,
         )
+        windows = list(zip(np.reshape(boxes, (-1, 4)).tolist(), np.ravel(scores).tolist(), strict=True))
         found = []
-        for (left, top, box_wide, box_high), score in zip(boxes, np.ravel(scores), strict=True):
+        for (left, top, box_wide, box_high), score in _grouped(windows):
             x, y = left + box_wide * _HOG_MARGIN, top + box_high * _HOG_MARGIN
             right, bottom = left + box_wide * (1 - _HOG_MARGIN), top + box_high * (1 - _HOG_MARGIN)
-            found.append((np.array([x, y, right, bottom]) / scale, float(score)))
+            found.append((np.array([x, y, right, bottom]) / scale, score))
         return _distinct(found, self._score, (high, wide))
+
+
+def _grouped(windows: list[tuple[list[int], float]]) -> list[tuple[list[float], float]]:
+    """The mean of every group of overlapping windows (left, top, width, height), with the score of its surest.
+
+    OpenCV's own grouping depends on the order of the windows, which its threads find in any; here the same frame gives the same.
+    """
+    left = sorted(windows, key=lambda window: (-window[1], window[0]))
+    groups = []
+    while left:
+        near = [window for window in left if overlap(tuple(left[0][0]), tuple(window[0])) > _SAME]
+        if len(near) >= _HOG_WINDOWS:
+            groups.append((np.mean([box for box, _ in near], axis=0).tolist(), left[0][1]))
+        left = [window for window in left if window not in near]
+    return groups
 
 
 class TorchvisionDetector:

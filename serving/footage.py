@@ -51,7 +51,11 @@ class Video:
 
     def __init__(self, path: Path, name: str) -> None:
         self.path, self.name = path, name
-        self.identity: dict[str, Any] = {"kind": "video", "bytes": path.stat().st_size, "digest": _digest(path)}
+        self.identity: dict[str, Any] = {
+            "kind": "video",
+            "bytes": path.stat().st_size,
+            "digest": _digest(path),
+        }
         capture = self._open()
         self.length = _announced(capture)
         capture.release()

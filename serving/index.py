@@ -1,6 +1,6 @@
 """An index folder as a search reads it: features in faiss, image tokens memory-mapped, and which image is which row.
 
-    catalogue.sqlite   which image lies in which row, its file's size, modification time and digest
+    catalogue.sqlite   which image lies in which row, its file's size, modification time and digest, and where it is from
     vectors.faiss      the features that are searched; written last, so an index without it is not finished
     features.bin       (rows, F) float32, L2-normalised: what vectors.faiss is made and mended from
     tokens.bin         (rows, N, D) float16: what ITM re-ranking reads; absent where the model has no matching
@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -92,7 +92,8 @@ def row_files(directory: Path, header: dict[str, Any]) -> list[RowFile]:
 class SearchIndex:
     """A finished index, opened for searching. It stays as it was opened while another process changes the folder.
 
-    Attributes: `header` says what it was made from; `root` is the image folder.
+    Attributes: `header` says what it was made from; `root` is the image folder; `origins` says of rows where their images
+    are from, where a table of crops does.
 
     Raises UserError for a folder that is no index, not finished, damaged or of another format.
     """
@@ -113,6 +114,8 @@ class SearchIndex:
         with Catalogue(directory / CATALOGUE, read_only=True) as catalogue:
             self.header = checked_header(catalogue.header(), directory)
             self._paths = catalogue.paths()
+            origins = catalogue.origins()
+        self.origins = {row: origins[path] for row, path in self._paths.items() if path in origins}
         self.root = Path(self.header["images"])
         features, *tokens = row_files(directory, self.header)
         try:
@@ -149,10 +152,16 @@ class SearchIndex:
         """A copy of the tokens (B, N, D) float16 of these rows."""
         return self._tokens[rows]
 
-    def nearest(self, feature: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """Rows and cosines, (<= count,) each, of the images most similar to a normalised feature (F,), best first."""
+    def nearest(
+        self, feature: np.ndarray, count: int, among: Sequence[int] | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Rows and cosines, (<= count,) each, of the images most similar to a normalised feature (F,), best first.
+
+        `among` are the rows to search; None means all.
+        """
+        chosen = None if among is None else np.asarray(among, np.int64)
         rows, cosines = vectors.nearest(
-            self.vectors, feature, min(count, len(self)), lambda chosen: self._features[chosen]
+            self.vectors, feature, min(count, len(self)), lambda rows: self._features[rows], chosen
         )
         # A row may have been removed between the reading of the two files, while another process publishes.
         known = np.array([int(row) in self._paths for row in rows], dtype=bool)

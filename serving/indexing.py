@@ -28,6 +28,7 @@ from retrieval.verbs import RetrievalModel, device_of, inference
 from serving import vectors
 from serving.catalogue import DEAD, LIVE, NEW, Catalogue, Entry, Stamp
 from serving.index import CATALOGUE, FORMAT, VECTORS, RowFile, checked_header, row_files
+from serving.origins import find_origins
 
 Decode = Callable[
     [Path], Tensor
@@ -219,6 +220,15 @@ class IndexWriter:
             raise UserError(self._no_room(error)) from None
         finally:
             journal.write()
+
+    def note_origins(self, plan: Plan) -> None:
+        """Notes where the plan's images are from, as the tables of crops in their folders say.
+
+        Raises UserError for a damaged table, and where the disk has no room.
+        """
+        origins = find_origins(Path(self.header["images"]), plan.keep)
+        if origins != self.catalogue.origins():
+            self.catalogue.set_origins(origins)
 
     def publish(self, plan: Plan) -> Report:
         """Makes the plan's images what is searched, wipes what was removed, and returns the report.

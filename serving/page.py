@@ -25,8 +25,10 @@ from PIL import Image
 
 from data.errors import UserError
 from engine.log import LOGGER
+from serving.clock import seconds_of
 from serving.index import SearchIndex
 from serving.opening import open_image
+from serving.origins import Wanted, told
 from serving.searcher import QUERY_LENGTH, Hit, Searcher
 from serving.vectors import kind
 
@@ -118,18 +120,20 @@ class Page:
         self.searcher = searcher
         self._lock = threading.Lock()  # Gradio answers several browsers from several threads
 
-    def find(self, sentence: object, top: object, reranks: object) -> tuple:
-        """A sentence, the number of pictures and whether to re-rank -> what the page shows."""
+    def find(self, sentence: object, top: object, reranks: object, *filters: object) -> tuple:
+        """A sentence, the number of pictures, whether to re-rank, and `_wanted`'s arguments -> what the page shows."""
         return self._answer(
-            lambda: self.searcher.by_sentence(str(sentence), _number(top), RERANKED if reranks is True else 0)
+            lambda: self.searcher.by_sentence(
+                str(sentence), _number(top), RERANKED if reranks is True else 0, _wanted(*filters)
+            )
         )
 
-    def more(self, chosen: Hit | None, top: object) -> tuple:
-        """The chosen picture -> the pictures most like it."""
+    def more(self, chosen: Hit | None, top: object, *filters: object) -> tuple:
+        """The chosen picture, and what else `find` takes -> the pictures most like it."""
         if not isinstance(chosen, Hit):
             return self._answer(lambda: [], "Click a picture first.")
         return self._answer(
-            lambda: self.searcher.like(chosen, _number(top)),
+            lambda: self.searcher.like(chosen, _number(top), _wanted(*filters)),
             f"Most like {chosen.image}, without the picture itself.",
         )
 
@@ -143,7 +147,12 @@ class Page:
             picture = open_image(self.searcher.index, hit.image)
         except UserError as error:
             return None, _note(str(error)), hit
-        return picture, _note(f"{place + 1}. {hit.image}", _scores(hit)), hit
+        lines = [f"{place + 1}. {hit.image}", _scores(hit)]
+        origin = self.searcher.index.origins.get(hit.row)
+        if origin is not None:
+            left, top, wide, high = origin.box
+            lines += [told(origin), f"frame {origin.frame}, {wide} x {high} px at {left}, {top}"]
+        return picture, _note(*lines), hit
 
     def _answer(self, search: Callable[[], list[Hit]], note: str = "") -> tuple:
         """(pictures, hits, note, no picture, no details, no choice); a sentence instead where it can't be done."""
@@ -154,10 +163,14 @@ class Page:
         except UserError as error:
             hits, note = [], str(error)
         pictures = [
-            (self._thumbnail(hit), f"{place}  ·  {hit.score:.3f}\n{hit.image}")
+            (self._thumbnail(hit), "\n".join([f"{place}  ·  {hit.score:.3f}", hit.image, *self._origin(hit)]))
             for place, hit in enumerate(hits, 1)
         ]
         return pictures, hits, _note(note or f"{len(hits)} pictures, the best first."), None, "", None
+
+    def _origin(self, hit: Hit) -> list[str]:
+        known = told(self.searcher.index.origins.get(hit.row))
+        return [known] if known else []
 
     def _refresh(self) -> None:
         """Reads the index anew when another process has published a newer one."""
@@ -183,6 +196,36 @@ def _number(value: object) -> int:
         return min(MOST_PICTURES, max(1, int(value)))
     except (TypeError, ValueError, OverflowError):
         raise UserError("The number of pictures is none: use the slider.") from None
+
+
+def _wanted(sources: object = None, after: object = "", before: object = "") -> Wanted:
+    """The filter as a browser sends it: a list of names, and two times or empty boxes."""
+    sources = sources or []
+    if not isinstance(sources, list) or not all(isinstance(source, str) for source in sources):
+        raise UserError("The sources are none: choose them from the list.")
+    times = []
+    for text in (after, before):
+        text = "" if text is None else str(text).strip()
+        try:
+            times.append(seconds_of(text) if text else None)
+        except ValueError as error:
+            raise UserError(str(error)) from None
+    return Wanted(tuple(sources), *times)
+
+
+def _filters(index: SearchIndex) -> list[gradio.components.Component]:
+    """Boxes for sources and times, where the index knows any."""
+    if not index.origins:
+        return []
+    names = sorted({origin.source for origin in index.origins.values()})
+    with gradio.Row():
+        return [
+            gradio.Dropdown(names, multiselect=True, label="Sources (none: all)", elem_id="sources"),
+            gradio.Textbox(label="After", placeholder="seconds or HH:MM:SS", max_length=20, elem_id="after"),
+            gradio.Textbox(
+                label="Before", placeholder="seconds or HH:MM:SS", max_length=20, elem_id="before"
+            ),
+        ]
 
 
 def _scores(hit: Hit) -> str:
@@ -225,6 +268,7 @@ def make_page(searcher: Searcher) -> gradio.Blocks:
                     visible=searcher.can_rerank,
                 )
                 search = gradio.Button("Search", variant="primary", elem_id="search")
+        filters = _filters(found)
         note = gradio.HTML(elem_id="note")
         with gradio.Row():
             with gradio.Column(scale=3):
@@ -246,9 +290,9 @@ def make_page(searcher: Searcher) -> gradio.Blocks:
                 more = gradio.Button("More like this", elem_id="more")
         answer = [gallery, hits, note, picture, details, chosen]
         for event in (search.click, sentence.submit):
-            event(page.find, [sentence, top, reranks], answer)
+            event(page.find, [sentence, top, reranks, *filters], answer)
         gallery.select(page.show, [hits], [picture, details, chosen])
-        more.click(page.more, [chosen, top], answer)
+        more.click(page.more, [chosen, top, *filters], answer)
     return blocks
 
 

@@ -12,9 +12,11 @@ from retrieval.encode import Gallery, TokenStore, encode_queries
 from retrieval.itm import cosine, rerank
 from retrieval.verbs import RetrievalModel, device_of
 from serving.index import SearchIndex
+from serving.origins import Wanted
 
 QUERY_LENGTH = 500  # characters; the model reads the first 72 words
 MOST_HITS = 1000
+EVERYTHING = Wanted()
 
 
 @dataclass(frozen=True)
@@ -57,12 +59,14 @@ class Searcher:
         """Whether the model reads a sentence and an image together."""
         return self.index.has_tokens
 
-    def by_sentence(self, text: str, top: int = 10, rerank_best: int = 0) -> list[Hit]:
+    def by_sentence(
+        self, text: str, top: int = 10, rerank_best: int = 0, wanted: Wanted = EVERYTHING
+    ) -> list[Hit]:
         """The `top` images for a sentence, best first.
 
         The `rerank_best` most similar ones are put into the order of their ITM logit + cosine and stand before the
-        others, as in the evaluation; 0 leaves the order of the features alone.
-        Raises UserError for a query or a number that can't be used, and for re-ranking by a model without matching.
+        others, as in the evaluation; 0 leaves the order of the features alone. `wanted` leaves images out beforehand.
+        Raises UserError for a query, a number or a filter that can't be used, and for re-ranking by a model without matching.
         """
         text = checked_query(text)
         _check_count("top", top, 1)
@@ -71,23 +75,29 @@ class Searcher:
             raise UserError(
                 "This index's model compares features alone and can't re-rank: search without re-ranking (--rerank)."
             )
+        among = self._among(wanted)
         feature = encode_queries(self.model, [text])
-        rows, cosines = self.index.nearest(feature[0].numpy(), max(top, rerank_best))
+        rows, cosines = self.index.nearest(feature[0].numpy(), max(top, rerank_best), among)
         hits = self._hits(rows, cosines)
         if rerank_best and hits:
             hits[:rerank_best] = self._reranked(text, feature, hits[:rerank_best])
         return hits[:top]
 
-    def like(self, hit: Hit, top: int = 10) -> list[Hit]:
+    def like(self, hit: Hit, top: int = 10, wanted: Wanted = EVERYTHING) -> list[Hit]:
         """The `top` images whose features are most similar to those of an image found before, without that image.
+
+        `wanted` is as in `by_sentence`.
 
         Raises UserError for an image that is no longer in the index.
         """
         _check_count("top", top, 1)
         if not self.index.holds(hit.row, hit.image):
             raise UserError(f"{hit.image} is no longer in the index: search again.")
-        hits = self._hits(*self.index.nearest(self.index.feature(hit.row), top + 1))
+        hits = self._hits(*self.index.nearest(self.index.feature(hit.row), top + 1, self._among(wanted)))
         return [other for other in hits if other.row != hit.row][:top]
+
+    def _among(self, wanted: Wanted) -> list[int] | None:
+        return wanted.rows(self.index.origins) if wanted else None
 
     def _hits(self, rows: np.ndarray, cosines: np.ndarray) -> list[Hit]:
         return [

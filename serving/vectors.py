@@ -68,15 +68,25 @@ def _new(count: int, width: int) -> faiss.IndexIDMap:
 
 
 def nearest(
-    index: faiss.IndexIDMap, feature: np.ndarray, count: int, features: Features
+    index: faiss.IndexIDMap,
+    feature: np.ndarray,
+    count: int,
+    features: Features,
+    among: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The rows and cosines, (<= count,) each, of the images most similar to a feature (F,), best first.
 
-    `features` gives the rows' features in full precision; an exact index does not ask for them.
+    `features` gives the rows' features in full precision; an exact index does not ask for them. `among` are the rows (M,) int64 to
+    search; None means all.
     """
+    selected = None
+    if among is not None:
+        selected = faiss.SearchParameters(sel=faiss.IDSelectorBatch(among))
     query = np.ascontiguousarray(feature[None], np.float32)
     exact = is_exact(index)
-    scores, rows = index.search(query, count if exact else max(COMPARED, COMPARED_TIMES * count))
+    scores, rows = index.search(
+        query, count if exact else max(COMPARED, COMPARED_TIMES * count), params=selected
+    )
     found = rows[0] >= 0  # faiss fills up with -1 where it has fewer
     rows, scores = rows[0][found], scores[0][found]
     if exact:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from serving.footage import opencv
 from synthesis.drawn.attributes import sample_people
 from synthesis.drawn.camera import CAMERAS, sample_shot
 from synthesis.drawn.renderer import ProceduralRenderer
@@ -55,8 +56,7 @@ def frame(*people: Stands) -> np.ndarray:
 
 def write_video(path: Path, frames: Sequence[np.ndarray], codec: str = "MJPG", rate: float = RATE) -> Path:
     """A video of RGB frames, written by OpenCV."""
-    import cv2
-
+    cv2 = opencv("A test's video is written by OpenCV")
     high, wide = frames[0].shape[:2]
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*codec), rate, (wide, high))
     assert writer.isOpened()

@@ -106,7 +106,9 @@ def test_what_is_no_detector_is_told(tmp_path, weights):
 
     assert "'yolo' is no detector: use opencv, torchvision" in told("yolo")
     assert "'opencv:x' is no detector" in told("opencv:x")
-    assert f"There is no {tmp_path / 'no.pth'}: name a file of weights" in told(f"torchvision:{tmp_path / 'no.pth'}")
+    assert f"There is no {tmp_path / 'no.pth'}: name a file of weights" in told(
+        f"torchvision:{tmp_path / 'no.pth'}"
+    )
     (tmp_path / "text.pth").write_text("no weights")
     assert "can't be read as weights" in told(f"torchvision:{tmp_path / 'text.pth'}")
     (tmp_path / "text.safetensors").write_bytes(b"\xff" * 100)
@@ -123,13 +125,13 @@ def test_what_is_no_detector_is_told(tmp_path, weights):
 
 def test_an_opencv_without_the_detector_is_named(monkeypatch):
     monkeypatch.setattr(detecting, "opencv", lambda _: SimpleNamespace(__version__="5.0.0"))
-    with pytest.raises(UserError, match="OpenCV 5.0.0 has no people detector any more: pip install"):
+    with pytest.raises(UserError, match=r"OpenCV 5\.0\.0 has no people detector any more: pip install"):
         detector("opencv")
 
 
 def test_without_opencv_it_is_said_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "cv2", None)
-    with pytest.raises(UserError, match="not installed: pip install -r requirements-search.txt"):
+    with pytest.raises(UserError, match=r"not installed: pip install -r requirements-search\.txt"):
         detector("opencv")
 
 
