@@ -1,4 +1,4 @@
-"""The oldest versions that requirements files allow, as constraints: every `name>=version` becomes `name==version`.
+"""The oldest versions that requirements files allow, as constraints: every `name>=version`, with an upper bound or without, becomes `name==version`.
 
     python scripts/oldest_versions.py requirements-dev.txt > oldest.txt
     PSPD_VENV=oldest PSPD_CONSTRAINTS=oldest.txt bash run_tests.bash
@@ -27,7 +27,7 @@ def oldest(path: Path) -> Iterator[str]:
         if line.startswith("-r "):
             yield from oldest(path.parent / line[3:].strip())
         elif line:
-            match = re.fullmatch(r"([\w.-]+)>=([\w.]+)", line)
+            match = re.fullmatch(r"([\w.-]+)>=([\w.]+)(,<[\w.]+)?", line)
             if not match:
                 raise ValueError(f"{path}: {line!r} should be of the form name>=version.")
             if match[1] not in TOOLS:

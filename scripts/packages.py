@@ -60,7 +60,8 @@ def lines_of(path: Path) -> list[str]:
 
 def least_of(path: Path) -> dict[str, str]:
     """The oldest version of each package that a requirements file allows."""
-    return {name_of(name): least for name, _, least in (line.partition(">=") for line in lines_of(path))}
+    lines = (line.partition(",")[0].partition(">=") for line in lines_of(path))
+    return {name_of(name): least for name, _, least in lines}
 
 
 def pins_of(path: Path) -> dict[str, str]:

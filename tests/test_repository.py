@@ -27,6 +27,7 @@ ROOMS = (
 )
 PACKAGE_OF = {
     "PIL": "pillow",
+    "cv2": "opencv-python-headless",
     "sklearn": "scikit-learn",
     "ruamel": "ruamel.yaml",
     "faiss": "faiss-cpu",

@@ -32,6 +32,7 @@ HEAVY = {
     "numpy",
     "httpx",
     "gradio",
+    "cv2",
 }
 DEMO = ["--config", "configs/methods/pspd.yaml", "configs/demo.yaml"]
 MODULES = ("engine.outstanding", "engine.results", "engine.several_seeds")
@@ -54,6 +55,7 @@ def started(*arguments: str) -> tuple[subprocess.CompletedProcess, set[str]]:
         *([f"{stage}.py", "--help"] for stage in STAGES),
         ["search.py", "--help"],
         ["search.py", "query", "--help"],
+        ["search.py", "crop", "--help"],
         *(["-m", module, "--help"] for module in MODULES),
     ],
     ids=" ".join,
@@ -201,4 +203,5 @@ def test_a_search_loads_the_packages_of_its_own_model_only() -> None:
         "matplotlib",
         "httpx",
         "gradio",
+        "cv2",
     }

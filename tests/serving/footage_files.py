@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from serving.crop_table import TABLE, Origin
 from serving.footage import opencv
 from synthesis.drawn.attributes import sample_people
 from synthesis.drawn.camera import CAMERAS, sample_shot
@@ -93,3 +95,22 @@ def write_detector(path: Path, name: str = "fasterrcnn_mobilenet_v3_large_320_fp
         model.roi_heads.box_predictor.cls_score.bias[1] = 5.0
     torch.save(model.state_dict(), path)
     return path
+
+
+def write_table(crops: Path) -> dict[str, Origin]:
+    """A table over all but one of the crops: even ones are of a door, odd ones of a gate, ten seconds apart."""
+    images = sorted(path.relative_to(crops).as_posix() for path in crops.rglob("*.jpg"))
+    origins, lines = {}, []
+    for number, image in enumerate(images[:-1]):
+        source = ("door", "gate")[number % 2]
+        origins[image] = Origin(source, 10.0 * number, 250 * number, (number, 2, 30, 80))
+        person = {
+            "file": image,
+            "box": [number, 2, 30, 80],
+            "score": 1.0,
+            "track": number,
+            "fingerprint": "0" * 16,
+        }
+        lines.append({"source": source, "frame": 250 * number, "seconds": 10.0 * number, "persons": [person]})
+    (crops / TABLE).write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+    return origins

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
-from pathlib import Path
 
 import faiss
 import numpy as np
@@ -19,6 +18,7 @@ from serving.index import CATALOGUE, SearchIndex
 from serving.opening import open_searcher
 from serving.origins import Wanted, find_origins, told
 from tests.serving.commands import CPU, run
+from tests.serving.footage_files import write_table
 
 SENTENCE = "a man in a red jacket"
 
@@ -95,25 +95,6 @@ def test_a_search_among_some_rows_is_a_search_of_these_alone(half):
         expected = np.sort(of(among) @ features[3])[::-1][:10] if count else np.empty(0)
         np.testing.assert_allclose(cosines, expected, atol=1e-6)
         assert set(rows.tolist()) <= set(among.tolist())
-
-
-def write_table(crops: Path) -> dict[str, Origin]:
-    """A table over all but one of the crops: even ones are of a door, odd ones of a gate, ten seconds apart."""
-    images = sorted(path.relative_to(crops).as_posix() for path in crops.rglob("*.jpg"))
-    origins, lines = {}, []
-    for number, image in enumerate(images[:-1]):
-        source = ("door", "gate")[number % 2]
-        origins[image] = Origin(source, 10.0 * number, 250 * number, (number, 2, 30, 80))
-        person = {
-            "file": image,
-            "box": [number, 2, 30, 80],
-            "score": 1.0,
-            "track": number,
-            "fingerprint": "0" * 16,
-        }
-        lines.append({"source": source, "frame": 250 * number, "seconds": 10.0 * number, "persons": [person]})
-    (crops / TABLE).write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
-    return origins
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import http.client
 import json
 import re
@@ -9,6 +10,7 @@ import shutil
 import socket
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import quote, unquote, urlsplit
 
 import pytest
@@ -18,9 +20,12 @@ from data.views import gallery, queries
 from engine import checkpoints
 from engine.feeds import ImageFeed
 from retrieval.evaluate import evaluate
+from serving.clock import clock
 from serving.opening import open_searcher
+from serving.origins import Wanted
 from serving.searcher import QUERY_LENGTH, Hit
 from tests.serving.commands import CPU, run
+from tests.serving.footage_files import write_table
 
 pytest.importorskip("gradio", reason="the page needs Gradio: pip install -r requirements-search.txt")
 pytest.importorskip(
@@ -29,6 +34,7 @@ pytest.importorskip(
 
 from selenium import webdriver
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
 from serving.page import MOST_PICTURES, Guard, Page, page_server
@@ -315,6 +321,64 @@ def test_an_index_that_has_grown_is_read_anew(demo, crops, tmp_path):
     shutil.copytree(demo.crops, crops / "more")
     update()
     assert len(page.find("a man", 100, False)[1]) == 64
+
+
+@pytest.fixture(scope="module")
+def footage(demo, tmp_path_factory):
+    """A searcher of crops of which half are of a door and half of a gate, ten seconds apart."""
+    root = tmp_path_factory.mktemp("footage-page")
+    crops = Path(shutil.copytree(demo.crops, root / "crops"))
+    write_table(crops)
+    assert run("index", "--images", crops, "--checkpoint", demo.checkpoint, "--out", root / "index").code == 0
+    return open_searcher(root / "index", CPU)
+
+
+def test_source_and_time_are_shown_and_filtered_by(footage):
+    page, origins = Page(footage), footage.index.origins
+    everything = page.find("a man", 32, False)[1]
+    pictures, hits, *_ = page.find("a man", 32, False, ["gate"], "0:30", "200")
+    kept = [hit for hit in everything if hit.row in origins]
+    kept = [
+        hit for hit in kept if origins[hit.row].source == "gate" and 30 <= origins[hit.row].seconds <= 200
+    ]
+    assert [hit.image for hit in hits] == [hit.image for hit in kept]
+    for (_, caption), hit in zip(pictures, hits, strict=True):
+        assert caption.split("\n")[2] == f"gate {clock(origins[hit.row].seconds)}"
+    _, details, _ = page.show(hits, SimpleNamespace(index=0))
+    assert f"frame {origins[hits[0].row].frame}, 30 x 80 px at" in details
+    alike = page.more(hits[0], 32, ["door"], "", None)[1]
+    assert {origins[hit.row].source for hit in alike} == {"door"}
+    for filters, words in (
+        ((["roof"], "", ""), "nothing of the source roof"),
+        (([["x"]], "", ""), "The sources are none"),
+        (("gate", "", ""), "The sources are none"),
+        ((None, "noon", ""), "is no time"),
+        (([], "5", {"a": 1}), "is no time"),
+    ):
+        assert words in html.unescape(page.find("a man", 10, False, *filters)[2])
+
+
+def test_a_browser_filters_by_source_and_time(footage, browser):
+    with page_server(footage, "127.0.0.1", 0) as address:
+        browser.get(address)
+        box = wait(
+            browser, lambda: browser.find_element(By.CSS_SELECTOR, "#sentence textarea, #sentence input")
+        )
+        box.send_keys("a man")
+        browser.find_element(By.CSS_SELECTOR, "#sources input").send_keys("gate", Keys.ENTER)
+        browser.find_element(By.CSS_SELECTOR, "#after textarea, #after input").send_keys("0:30")
+        browser.find_element(By.ID, "search").click()
+        expected = [hit.image for hit in footage.by_sentence("a man", 10, 0, Wanted(("gate",), 30.0))]
+        wait(browser, lambda: [caption[1] for caption in captions_of(browser)] == expected)
+        assert all(caption[2].startswith("gate 00:") for caption in captions_of(browser))
+
+
+def test_the_server_filters_as_the_page_does(footage):
+    with page_server(footage, "127.0.0.1", 0) as address:
+        output = asked_for(address, "find", ["a man", 32, False, ["gate"], "", "100"])
+    shown = [picture["caption"] for picture in output["data"][0]]
+    expected = footage.by_sentence("a man", 32, 0, Wanted(("gate",), None, 100.0))
+    assert [caption.split("\n")[1] for caption in shown] == [hit.image for hit in expected]
 
 
 def test_an_address_that_is_taken_is_told(searcher, messages):
