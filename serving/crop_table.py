@@ -111,12 +111,12 @@ class CropTable:
                 file.truncate(position)
 
     def begin(self, source: str, begins: dict[str, Any]) -> Done:
-        """A source's state; it is entered where it is new.
+        """A source's state; it is entered where it is new, or where nothing of it was done yet, as of a broken video.
 
         Raises UserError where it was begun from another file or with other settings.
         """
         done = self.sources.get(source)
-        if done is None:
+        if done is None or (done.frame < 0 and not done.ended and begins != done.begins):
             self._append({"source": source, "begins": begins})
             done = self.sources[source] = Done(begins)
         changed = [name for name in begins if begins[name] != done.begins.get(name)]

@@ -55,8 +55,7 @@ def crop(options: argparse.Namespace) -> int:
     with CropTable(options.out) as table:
         try:
             for source in sources:
-                with_crops = Cropper(table, source, settings, detector)
-                with_crops.run(stop)
+                Cropper(table, source, settings, detector).run(stop)
         except Interrupted as reason:
             LOGGER.warning("%s The same command goes on from here.", reason)
             return 128 + (stop.received or 0)
@@ -94,15 +93,15 @@ class Cropper:
         """All frames that are left. Raises Interrupted between two frames, UserError where not one opens or the disk is full."""
         if self.done.ended:
             return
-        every, length, unreadable, last = self.settings.every, self.source.length, 0, self.done.frame
-        start = last + every if last >= 0 else 0
+        every, length, unreadable = self.settings.every, self.source.length, 0
+        start = self.done.frame + every if self.done.frame >= 0 else 0
         with tqdm(total=length or None, desc=self.source.name, unit="frame", disable=None) as bar:
             bar.update(start)
             for frame in self.source.frames(every, start):
                 if stop:
                     raise Interrupted(f"Stopped before frame {frame.number:,} of {self.source.name}.")
                 self._frame(frame)
-                last, unreadable = frame.number, unreadable + (frame.pixels is None)
+                unreadable += frame.pixels is None
                 if frame.pixels is None and unreadable == 1:
                     LOGGER.warning("A frame does not open: %s", frame.problem)
                 bar.update(min(frame.number + every, length or frame.number + every) - bar.n)

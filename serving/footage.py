@@ -94,7 +94,7 @@ class Video:
                     seconds = _seconds(capture.get(cv2.CAP_PROP_POS_MSEC), number, rate)
                     decoded, pixels = capture.retrieve()
                     if not decoded or pixels is None:
-                        problem = "does not decode"
+                        problem = f"frame {number} of {self.path} does not decode"
                     yield Frame(number, seconds, _rgb(pixels) if decoded else None, problem=problem)
                 number, problem = number + 1, ""
         except cv2.error as error:
@@ -141,7 +141,7 @@ class Frames:
 
     def __init__(self, folder: Path, name: str, images: list[str], rate: float | None) -> None:
         self.path, self.name, self.images, self.rate = folder, name, sorted(images, key=_natural), rate
-        self.identity: dict[str, Any] = {"kind": "frames"}
+        self.identity: dict[str, Any] = {"kind": "frames", "fps": rate}
         self.length = len(images)
 
     def frames(self, every: int, start: int) -> Iterator[Frame]:

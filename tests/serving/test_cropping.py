@@ -269,6 +269,8 @@ def test_broken_footage_ends_in_one_sentence(video, walking, tmp_path, messages,
         assert path.name in messages[0]
     assert "is empty (0 bytes)" in failing(tmp_path / "empty.mp4", tmp_path, messages)
     assert "is no video that can be decoded here" in failing(tmp_path / "text.mp4", tmp_path, messages)
+    whole = Path(shutil.copy(video, tmp_path / "head.avi"))  # fetched again, under the same name
+    assert crop(whole, tmp_path / "out").code == 0
     told = capfd.readouterr()
     assert told.err == ""  # neither FFmpeg nor OpenCV speaks for itself
 
