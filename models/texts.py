@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -19,12 +19,13 @@ from models.eager import eager_on_cpu
 PAD_ID = 0
 WORDS = "words"  # the extra of a tokenizer that spells words in pieces
 
-_DROPPED = re.compile(r'[.!"()*#:;~]')
+MOST_WORDS = 72  # of a caption, BLIP's
+DROPPED = re.compile(r'[.!"()*#:;~]')
 
 
-def clean_caption(text: str, max_words: int | None = 72) -> str:
+def clean_caption(text: str, max_words: int | None = MOST_WORDS) -> str:
     """BLIP's caption cleaning: lower case, `. ! " ( ) * # : ; ~` to spaces, single spaces, at most max_words if not None."""
-    return " ".join(_DROPPED.sub(" ", text.lower()).split()[:max_words])
+    return " ".join(DROPPED.sub(" ", text.lower()).split()[:max_words])
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,25 @@ class TextBatch:
         return TextBatch(joined([b.ids for b in batches]), joined([b.mask for b in batches]), extras, full)
 
 
+@dataclass(frozen=True)
+class PortableTokenizer:
+    """A tokenizer for programs that have the package `tokenizers` and neither torch nor this project.
+
+    Such a program does what `rules` say, in their order:
+
+    - unescape: HTML's escapes become the characters that they stand for, twice;
+    - then the text is made lower case, what the expression `dropped` finds (None: nothing) becomes a space, and of what stands
+      between spaces the first `max_words` (None: all) are joined by single spaces;
+    - the file `json` gives the pieces; a word (`word_ids`) with a piece in `left_out_ids` is left out;
+    - the first `max_pieces` stay, between `first_id` and `last_id` where these are not None.
+
+    The tokenizer here does one thing more: CLIP's repairs characters that were decoded wrongly (ftfy).
+    """
+
+    json: str
+    rules: dict[str, Any]
+
+
 class TextTokenizer(Protocol):
     """A backbone's tokenizer: made from its vocabulary alone, so that a checkpoint can hold it.
 
@@ -150,3 +170,6 @@ class TextTokenizer(Protocol):
 
     def cut(self, captions: Sequence[str]) -> int:
         """How many of these captions lose their end by that."""
+
+    def portable(self) -> PortableTokenizer:
+        """The same vocabulary and rules for programs without torch."""

@@ -18,8 +18,9 @@ def main(description: str, arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    commands = parser.add_subparsers(required=True, metavar="crop|index|query|serve|publish")
+    commands = parser.add_subparsers(required=True, metavar="crop|index|query|serve|publish|export")
     _add_publish(commands)
+    _add_export(commands)
     _add_crop(commands)
     for add in (_add_index, _add_query, _add_serve):
         command = add(commands)
@@ -148,6 +149,23 @@ def _add_publish(commands: argparse._SubParsersAction) -> argparse.ArgumentParse
     )
     parser.add_argument("--public", action="store_true", help="a new repository is private without it")
     parser.set_defaults(module="publishing", command="publish")
+    return parser
+
+
+def _add_export(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        "export", help="the model for programs without torch (needs requirements-export.txt)"
+    )
+    parser.add_argument(
+        "--checkpoint",
+        required=True,
+        metavar="FILE|DIR|hf:OWNER/NAME",
+        help="best.pth of a training, a published model, or BLIP's or CLIP's own weights",
+    )
+    parser.add_argument("--to", required=True, metavar="DIR", help="a new folder, or an earlier export")
+    parser.add_argument("--format", choices=("onnx",), default="onnx", help="default: onnx")
+    parser.add_argument("--half", action="store_true", help="weights and products in float16")
+    parser.set_defaults(module="exporting", command="export")
     return parser
 
 

@@ -129,9 +129,9 @@ def test_no_package_of_code_lies_outside_the_rooms() -> None:
     data_only = {"checkpoint", "datasets", "pre_gen_data", "output"}
     for folder in REPOSITORY.iterdir():
         if folder.is_dir() and not folder.name.startswith(".") and folder.name not in known | data_only:
-            assert not list(folder.rglob("*.py")), (
-                f"{folder.name}/ holds code but is no room of the architecture"
-            )
+            # Programs of others' that use an exported model: they import nothing of ours.
+            code = [path for path in folder.rglob("*.py") if path.parent != REPOSITORY / "docs" / "examples"]
+            assert not code, f"{folder.name}/ holds code but is no room of the architecture"
     for name in data_only:
         assert not (REPOSITORY / name / "__init__.py").exists()
 

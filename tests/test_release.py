@@ -99,7 +99,12 @@ def oldest(*files: Path | str) -> subprocess.CompletedProcess:
 def test_every_requirement_has_an_oldest_version() -> None:
     lines = oldest("requirements-dev.txt").stdout.splitlines()
     assert "torch==2.11" in lines
-    files = ("requirements.txt", "requirements-search.txt", "requirements-dev.txt")
+    files = (
+        "requirements.txt",
+        "requirements-search.txt",
+        "requirements-export.txt",
+        "requirements-dev.txt",
+    )
     text = "\n".join((REPOSITORY / name).read_text("utf-8") for name in files)
     named = re.findall(r"^([\w.-]+)>=", text, flags=re.MULTILINE)
     assert {line.split("==")[0] for line in lines} == {*named} - {"ruff"}

@@ -186,7 +186,7 @@ def test_the_readme_is_short_and_wrapped() -> None:
 
 def test_every_package_has_a_reason() -> None:
     assert package_table(readme()) == requirements("requirements.txt")
-    for name in ("requirements-dev.txt", "requirements-search.txt"):
+    for name in ("requirements-dev.txt", "requirements-search.txt", "requirements-export.txt"):
         assert all(re.search(rf"\b{package}\b", readme()) for package in requirements(name))
 
 
@@ -194,7 +194,8 @@ def test_every_package_is_used_and_every_import_is_required() -> None:
     sources = [
         path for path in tracked() if path.suffix == ".py" and path.relative_to(REPOSITORY).parts[0] in ROOMS
     ]
-    required = requirements("requirements.txt") | requirements("requirements-search.txt")
+    files = ("requirements.txt", "requirements-search.txt", "requirements-export.txt")
+    required = set().union(*map(requirements, files))
     assert imported_packages(sources) - BROUGHT_ALONG == required
 
 

@@ -17,7 +17,7 @@ from tokenizers.pre_tokenizers import BertPreTokenizer
 from tokenizers.trainers import WordPieceTrainer
 from torch import Tensor
 
-from models.texts import PAD_ID, WORDS, TextBatch, clean_caption
+from models.texts import DROPPED, MOST_WORDS, PAD_ID, WORDS, PortableTokenizer, TextBatch, clean_caption
 
 PAD, UNKNOWN, CLS, SEP, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
 DECODE, ENCODE = "[DEC]", "[ENC]"
@@ -122,6 +122,19 @@ class BlipTokenizer:
             text != clean_caption(text) or len(self._known(encoding)) > RETRIEVAL_LENGTH - 2
             for text, encoding in zip(whole, encodings, strict=True)
         )
+
+    def portable(self) -> PortableTokenizer:
+        """The same for programs without torch."""
+        rules = {
+            "unescape": False,
+            "dropped": DROPPED.pattern,
+            "max_words": MOST_WORDS,
+            "left_out_ids": [self.unknown_id],
+            "max_pieces": RETRIEVAL_LENGTH - 2,
+            "first_id": self.cls_id,
+            "last_id": self.sep_id,
+        }
+        return PortableTokenizer(self._tokenizer.to_str(), rules)
 
     def prompt_ids(self, prompt: str) -> list[int]:
         """What a decoder starts from: [DEC] and the prompt's pieces, no [SEP]."""

@@ -20,7 +20,7 @@ from tokenizers.trainers import BpeTrainer
 from torch import Tensor
 
 from models.backbones.clip.sizes import POSITIONS
-from models.texts import PAD_ID, WORDS, TextBatch
+from models.texts import PAD_ID, WORDS, PortableTokenizer, TextBatch
 
 START, END, MASK = "<start_of_text>", "<end_of_text>", "<mask>"
 SPECIAL = (START, END, MASK)
@@ -129,6 +129,19 @@ class ClipTokenizer:
         """How many captions `tokenizer(captions)` does not hold to their end."""
         encodings = self._tokenizer.encode_batch([_cleaner()(caption) for caption in captions])
         return sum(len(self._known(encoding)) > self.length - 2 for encoding in encodings)
+
+    def portable(self) -> PortableTokenizer:
+        """The same for programs without torch."""
+        rules = {
+            "unescape": True,
+            "dropped": None,
+            "max_words": None,
+            "left_out_ids": sorted(self._left_out),
+            "max_pieces": self.length - 2,
+            "first_id": self.start_id,
+            "last_id": self.end_id,
+        }
+        return PortableTokenizer(self._tokenizer.to_str(), rules)
 
     def _known(self, encoding: Encoding) -> list[int]:
         """The places of the tokens, less words with a piece that no caption trained: their embeddings would be noise."""

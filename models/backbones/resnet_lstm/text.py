@@ -28,8 +28,9 @@ class BiLstm(nn.Module):
         lengths = mask.sum(1, keepdim=True)
         reverse = torch.where(mask, lengths - 1 - columns, columns)[..., None]
         onward, _ = self.forwards(words)
-        back, _ = self.backwards(words.take_along_dim(reverse, 1))
-        return (onward + back.take_along_dim(reverse, 1)) / 2
+        # gather: take_along_dim, which is the same, would tie an exported graph to one length
+        back, _ = self.backwards(words.gather(1, reverse.expand_as(words)))
+        return (onward + back.gather(1, reverse.expand_as(back))) / 2
 
 
 class TextEncoder(nn.Module):

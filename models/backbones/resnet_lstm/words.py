@@ -9,11 +9,15 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
+from tokenizers import Regex, Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Split
 
-from models.texts import PAD_ID, TextBatch, clean_caption
+from models.texts import DROPPED, PAD_ID, PortableTokenizer, TextBatch, clean_caption
 
 MOST_WORDS = 100
 LEAST_COUNT = 2
+_UNKNOWN = "[UNK]"  # no word: it has brackets
 
 # Letters and digits; a hyphen or an apostrophe between them is part of the word.
 _WORD = re.compile(r"[^\W_]+(?:[-'’][^\W_]+)*")
@@ -94,6 +98,22 @@ class Words:
         width = max([1, *map(len, rows)])
         ids = torch.tensor([row + [PAD_ID] * (width - len(row)) for row in rows], dtype=torch.int64)
         return TextBatch(ids.reshape(len(rows), width), torch.arange(width) < lengths[:, None])
+
+    def portable(self) -> PortableTokenizer:
+        """The same for programs without torch."""
+        unknown = self.vocab_size  # the id after the last, which no text keeps
+        tokenizer = Tokenizer(WordLevel({**self._ids, _UNKNOWN: unknown}, unk_token=_UNKNOWN))
+        tokenizer.pre_tokenizer = Split(Regex(_WORD.pattern), behavior="removed", invert=True)
+        rules = {
+            "unescape": False,
+            "dropped": DROPPED.pattern,
+            "max_words": MOST_WORDS,
+            "left_out_ids": [unknown],
+            "max_pieces": MOST_WORDS,
+            "first_id": None,
+            "last_id": None,
+        }
+        return PortableTokenizer(tokenizer.to_str(), rules)
 
     def cut(self, captions: Sequence[str]) -> int:
         """How many captions have more words than are looked at."""
