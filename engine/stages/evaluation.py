@@ -118,8 +118,11 @@ def _write(
 
 
 def _trained_on(content: dict) -> str:
-    """The data set of the run that a checkpoint is from; empty where it does not say."""
-    dataset = json.loads(content["meta"].get("config", "{}")).get("dataset", {})
+    """The data set that a checkpoint's model was trained on; empty where it does not say."""
+    meta = content["meta"]
+    if "trained_on" in meta:
+        return meta["trained_on"]
+    dataset = json.loads(meta.get("config", "{}")).get("dataset", {})  # of version 0.1
     return dataset.get("tag") or dataset.get("name", "")
 
 

@@ -92,7 +92,9 @@ def keep_released(context: Context, run: Run) -> None:
     model = new_model(config, context.machine, tokenizer)
     source = load_released(model, config, run)
     if distributed.is_main():
-        content = description(model, config, selected_on="last", started_from=source)
+        content = description(
+            model, config, selected_on="last", started_from=source, trained_on="nothing here"
+        )
         checkpoints.save(config.run_directory / "best.pth", content)
     distributed.barrier()
 
@@ -107,6 +109,7 @@ def load_released(model: Method, config: Config, run: Run) -> str:
 def description(model: Method, config: Config, **meta: Any) -> dict[str, Any]:
     """What the checkpoint of a run holds."""
     meta["config"] = json.dumps(config.model_dump(mode="json"))
+    meta.setdefault("trained_on", config.dataset.label)
     return checkpoints.describe(model, config.model.method, config.model.size, **meta)
 
 

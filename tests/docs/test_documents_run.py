@@ -25,6 +25,11 @@ NOT_RUN = {  # commands that are only read, and why
     r"gen_pre_train_text\.py": "a server",
     r"import_released": "files that authors have released",
     r"search\.py serve": "it does not end",
+    r"--against": "a second data set",
+    r"hf:OWNER|hf:Salesforce|checkpoint/(model_base|ViT)": "a hub, released weights",
+    r"search\.py crop|--images CROPS|--source VIDEO": "a video",
+    r"retrieval\.matrix": "several evaluated runs",
+    r"engine\.pretraining": "an hour",
     r"run_tests\.bash": "the tests run this test",
     r"benchmarks?/run\.bash": "hours",
 }

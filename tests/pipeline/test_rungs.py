@@ -83,6 +83,7 @@ def test_zero_shot_is_the_released_weights(pipeline, tmp_path):
     assert all(torch.equal(kept[name], value) for name, value in model.state_dict().items())
     results = json.loads((pipeline.config.run_directory / "results.json").read_text("utf-8"))
     assert results["itm"] is not None
+    assert results["trained_on"] == "nothing here"
 
 
 def test_zero_shot_without_weights_is_refused(pipeline):
