@@ -18,7 +18,7 @@ from engine.loop import Place
 from engine.machine import Machine
 from engine.run import Run
 from models.methods.base import Method
-from retrieval.results import METRICS, write_atomically
+from retrieval.results import rounded, write_atomically
 
 FILE = "best_on_test.json"
 
@@ -39,8 +39,8 @@ class BestOnTest:
         record = {
             "phase": place.phase,
             "epoch": epoch,
-            "itc": _rounded(found.itc),
-            "itm": None if found.itm is None else _rounded(found.itm),
+            "itc": rounded(found.itc),
+            "itm": None if found.itm is None else rounded(found.itm),
         }
         before = read(self.path)
         if before is None or _score(record) > _score(before):
@@ -56,10 +56,6 @@ def read(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return record
-
-
-def _rounded(metrics: dict[str, float]) -> dict[str, float]:
-    return {name: round(metrics[name], 4) for name in METRICS}
 
 
 def _score(record: dict[str, Any]) -> float:

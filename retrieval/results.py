@@ -54,8 +54,8 @@ def write_results(
         "split": split,
         "protocol": protocol,
         "selected_on": selected_on,
-        "itc": _rounded(evaluation.itc),
-        "itm": None if evaluation.itm is None else _rounded(evaluation.itm),
+        "itc": rounded(evaluation.itc),
+        "itm": None if evaluation.itm is None else rounded(evaluation.itm),
         "queries": evaluation.queries,
         "gallery": evaluation.gallery,
         "seconds": round(evaluation.seconds, 3),
@@ -73,7 +73,8 @@ def write_results(
     return record
 
 
-def _rounded(metrics: dict[str, float]) -> dict[str, float]:
+def rounded(metrics: Mapping[str, float]) -> dict[str, float]:
+    """The metrics of a result file, to four digits."""
     return {name: round(metrics[name], 4) for name in METRICS}
 
 
