@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+START = 1 / 0.07  # where CLIP's training begins
+
 
 class LogitScale(nn.Module):
     """s, by which cosines are multiplied before a softmax (Radford et al., ICML 2021, section 2.5); its logarithm is learnt.
@@ -16,7 +18,7 @@ class LogitScale(nn.Module):
         limit: s grows to this and no further.
     """
 
-    def __init__(self, start: float = 1 / 0.07, limit: float = 100.0) -> None:
+    def __init__(self, start: float = START, limit: float = 100.0) -> None:
         super().__init__()
         self.limit = math.log(limit)
         self.log = nn.Parameter(torch.tensor(math.log(start)))
