@@ -79,7 +79,9 @@ def source(facts: Facts, rng: random.Random) -> str:
     rng.shuffle(clauses)
     more = "".join(f", {clause}" for clause in clauses)
     is_doing = f", {he} is {' and '.join(clauses)}" if clauses else ""
-    shape = rng.randrange(8)
+    shape = rng.randrange(12)
+    if shape >= 8:
+        return _talkative(shape, who, he, facts, is_doing, rng)
     if shape == 0:
         return f"{rng.choice(('A photo of', 'A picture of', 'Photo of', 'Picture of'))} {_a(who)}{hair} wearing {worn}{more}."
     if shape == 1:
@@ -99,6 +101,26 @@ def source(facts: Facts, rng: random.Random) -> str:
         where = "on the way" if facts.walking else "in the street"
         return f"Someone {where}: this {who}{hair} is dressed in {worn}{more}."
     return f"{_a(who).capitalize()}{hair} has on {worn}{is_doing}."
+
+
+def _talkative(shape: int, who: str, he: str, facts: Facts, is_doing: str, rng: random.Random) -> str:
+    """The longer half of the source's sentences, with the small words that annotators use elsewhere."""
+    worn, doing = list(facts.worn), "on the move" if facts.walking else "waiting"
+    has = f", {he} has got {facts.hair}" if facts.hair else ""
+    if shape == 8:
+        view = rng.choice(_SEEN[facts.view])
+        return f"Someone {view[0].lower() + view[1:]}: that {who} can be seen wearing {_listed(worn)}{has}{is_doing}."
+    if shape == 9:
+        also = f" and also wears {_listed(worn[1:])}" if len(worn) > 1 else ""
+        return f"There is {_a(who)} dressed in {worn[0]}{also}{has}{is_doing}."
+    if shape == 10:
+        below = f", and below that {_listed(worn[1:])}" if len(worn) > 1 else ""
+        return f"{_a(who).capitalize()} about whom stands out what is seen first, {worn[0]}{below}{has}{is_doing}."
+    hair = f", whose hair style is {facts.hair}," if facts.hair else ""
+    while_doing = f" while {facts.pose or doing}"
+    return (
+        f"One {who}{hair} that has {_listed(worn)} on{while_doing}{f' and {facts.bag}' if facts.bag else ''}."
+    )
 
 
 _SEEN = {

@@ -28,6 +28,7 @@ from synthesis.drawn.wording import (
     POSES,
     STREET_WORDING,
     Wording,
+    Words,
 )
 
 
@@ -55,97 +56,8 @@ class World:
 
 STREET = World("street", STREET_FASHION, CAMERAS, STREET_OPTICS, STREET_SCENERY, STREET_WORDING)
 
-# --- source: many people, clean cameras, the words that stand beside pictures -------------------------------------------
+# --- words: annotators of the target write as they like; the source has read all their words, and more ------------------
 
-_SOURCE_CAMERAS = (
-    Camera("cam_a", (1.02, 1.0, 0.98), 0.04, ("wall", "street")),
-    Camera("cam_b", (0.98, 1.0, 1.02), 0.10, ("street", "park", "wall")),
-    Camera("cam_c", (1.0, 1.0, 1.0), 0.15, ("park", "street")),
-    Camera("cam_d", (1.03, 1.01, 0.96), 0.07, ("wall", "park")),
-)
-_SOURCE_WORDING = Wording(
-    shape="source",
-    colours=COLOUR_WORDS
-    | {
-        "black": ("black", "black", "jet black"),
-        "red": ("red", "red", "bright red"),
-        "blue": ("blue", "blue", "bright blue"),
-        "dark green": ("dark green", "green", "olive"),
-        "light grey": ("light grey", "light gray", "grey", "gray", "silver"),
-        "white": ("white", "white", "cream"),
-    },
-    nouns=NOUNS
-    | {
-        "t-shirt": ("t-shirt", "short sleeved t-shirt", "tee shirt", "tee", "shirt with short sleeves"),
-        "blouse": ("blouse", "top", "shirt", "long sleeved top"),
-        "sweater": ("sweater", "pullover", "sweatshirt", "shirt with long sleeves", "long sleeved sweater"),
-        "jacket": ("jacket", "long sleeved jacket", "zip up jacket"),
-        "coat": ("coat", "long coat", "overcoat", "trench coat"),
-        "short dress": ("short sleeved dress", "dress with short sleeves", "dress"),
-        "long dress": ("long sleeved dress", "dress with long sleeves", "dress"),
-        "jeans": ("jeans", "denim jeans", "denim pants", "pants"),
-        "trousers": ("pants", "trousers", "long pants", "slacks"),
-        "sneakers": ("sneakers", "shoes", "tennis shoes", "running shoes", "trainers"),
-        "backpack": ("backpack", "rucksack", "book bag", "bag"),
-        "handbag": ("handbag", "purse", "bag", "hand bag"),
-    },
-    patterns=PATTERNS
-    | {
-        "horizontal stripes": (
-            "{first} and {second} striped {noun}",
-            "{first} and {second} horizontally striped {noun}",
-            "{first} {noun} with {second} stripes",
-        ),
-        "vertical stripes": (
-            "{first} and {second} vertically striped {noun}",
-            "{first} {noun} with {second} vertical stripes",
-        ),
-        "checks": (
-            "{first} and {second} checkered {noun}",
-            "{first} and {second} plaid {noun}",
-            "{first} and {second} checked {noun}",
-        ),
-    },
-    subjects={
-        "man": ("man", "man", "young man", "guy", "male", "person", "pedestrian", "gentleman", "boy"),
-        "woman": ("woman", "woman", "young woman", "lady", "girl", "female", "person", "pedestrian"),
-    },
-    mentioned=MENTIONED | {"shoes": 0.75, "hair": 0.75, "glasses": 0.6, "pose": 0.3},
-    mistakes=0.0,
-)
-SOURCE = World(
-    name="source",
-    fashion=Fashion(
-        name="source",
-        upper_colours=UPPER_COLOURS | {"orange": 7, "purple": 8, "pink": 8, "brown": 8},
-        lower_colours=LOWER_COLOURS
-        | {"red": 9, "yellow": 6, "orange": 4, "purple": 6, "pink": 6, "green": 10},
-        jeans_colours={"blue": 60, "black": 20, "grey": 20},
-        shares=frozenset({0, 1, 2}),
-    ),
-    cameras=_SOURCE_CAMERAS,
-    optics=Optics(
-        cut=0.03,
-        gain=(0.85, 1.15),
-        gamma=(0.85, 1.15),
-        blur=(0.0, 0.6),
-        blurred=0.05,
-        noise=(0.0, 3.5),
-        quality=(82, 95),
-        occluded=0.03,
-        crowded=0.03,
-    ),
-    scenery=STREET_SCENERY,
-    wording=_SOURCE_WORDING,
-)
-
-# --- target: other cameras, places and people, and annotators who tell what they see --------------------------------------
-
-_TARGET_CAMERAS = (
-    Camera("cam_e", (1.13, 1.0, 0.82), 0.10, ("station", "shop")),
-    Camera("cam_f", (0.86, 0.98, 1.12), 0.20, ("yard", "station")),
-    Camera("cam_g", (0.94, 1.06, 0.92), 0.15, ("shop", "yard")),
-)
 _TARGET_NOUNS = NOUNS | {
     "t-shirt": ("t-shirt", "tee", "short sleeved shirt", "tee shirt"),
     "sweater": ("jumper", "sweater", "knitted sweater", "pullover"),
@@ -211,6 +123,122 @@ _TARGET_WORDING = Wording(
         "side": {"shoes": 1.4, "hair": 0.7, "lower": 1.0},
     },
     mistakes=0.03,
+)
+_OWN_WORDING = Wording(
+    shape="source",
+    colours=COLOUR_WORDS
+    | {
+        "black": ("black", "black", "jet black"),
+        "red": ("red", "red", "bright red"),
+        "blue": ("blue", "blue", "bright blue"),
+        "dark green": ("dark green", "green", "olive"),
+        "light grey": ("light grey", "light gray", "grey", "gray", "silver"),
+        "white": ("white", "white", "cream"),
+    },
+    nouns=NOUNS
+    | {
+        "t-shirt": ("t-shirt", "short sleeved t-shirt", "tee shirt", "tee", "shirt with short sleeves"),
+        "blouse": ("blouse", "top", "shirt", "long sleeved top"),
+        "sweater": ("sweater", "pullover", "sweatshirt", "shirt with long sleeves", "long sleeved sweater"),
+        "jacket": ("jacket", "long sleeved jacket", "zip up jacket"),
+        "coat": ("coat", "long coat", "overcoat", "trench coat"),
+        "short dress": ("short sleeved dress", "dress with short sleeves", "dress"),
+        "long dress": ("long sleeved dress", "dress with long sleeves", "dress"),
+        "jeans": ("jeans", "denim jeans", "denim pants", "pants"),
+        "trousers": ("pants", "trousers", "long pants", "slacks"),
+        "sneakers": ("sneakers", "shoes", "tennis shoes", "running shoes", "trainers"),
+        "backpack": ("backpack", "rucksack", "book bag", "bag"),
+        "handbag": ("handbag", "purse", "bag", "hand bag"),
+    },
+    patterns=PATTERNS
+    | {
+        "horizontal stripes": (
+            "{first} and {second} striped {noun}",
+            "{first} and {second} horizontally striped {noun}",
+            "{first} {noun} with {second} stripes",
+        ),
+        "vertical stripes": (
+            "{first} and {second} vertically striped {noun}",
+            "{first} {noun} with {second} vertical stripes",
+        ),
+        "checks": (
+            "{first} and {second} checkered {noun}",
+            "{first} and {second} plaid {noun}",
+            "{first} and {second} checked {noun}",
+        ),
+    },
+    subjects={
+        "man": ("man", "man", "young man", "guy", "male", "person", "pedestrian", "gentleman", "boy"),
+        "woman": ("woman", "woman", "young woman", "lady", "girl", "female", "person", "pedestrian"),
+    },
+    mentioned=MENTIONED | {"shoes": 0.75, "hair": 0.75, "glasses": 0.6, "pose": 0.3},
+    mistakes=0.0,
+)
+
+
+def _knowing(wording: Wording, other: Wording) -> Wording:
+    """`wording` with every word of `other`, too, but in its own sentences: general data has read what annotators write."""
+
+    def both(first: Words, second: Words) -> Words:
+        return {
+            key: (*words, *(w for w in second.get(key, ()) if w not in words)) for key, words in first.items()
+        }
+
+    return replace(
+        wording,
+        colours=both(wording.colours, other.colours),
+        nouns=both(wording.nouns, other.nouns),
+        patterns=both(wording.patterns, other.patterns),
+        layered=tuple(dict.fromkeys((*wording.layered, *other.layered))),
+        hair=both(wording.hair, other.hair),
+        carried=both(wording.carried, other.carried),
+        poses=both(wording.poses, other.poses),
+        subjects=both(wording.subjects, other.subjects),
+    )
+
+
+_SOURCE_WORDING = _knowing(_OWN_WORDING, _TARGET_WORDING)
+
+# --- source: many people, clean cameras, the words that stand beside pictures -------------------------------------------
+
+_SOURCE_CAMERAS = (
+    Camera("cam_a", (1.02, 1.0, 0.98), 0.04, ("wall", "street")),
+    Camera("cam_b", (0.98, 1.0, 1.02), 0.10, ("street", "park", "wall")),
+    Camera("cam_c", (1.0, 1.0, 1.0), 0.15, ("park", "street")),
+    Camera("cam_d", (1.03, 1.01, 0.96), 0.07, ("wall", "park")),
+)
+SOURCE = World(
+    name="source",
+    fashion=Fashion(
+        name="source",
+        upper_colours=UPPER_COLOURS | {"orange": 7, "purple": 8, "pink": 8, "brown": 8},
+        lower_colours=LOWER_COLOURS
+        | {"red": 9, "yellow": 6, "orange": 4, "purple": 6, "pink": 6, "green": 10},
+        jeans_colours={"blue": 60, "black": 20, "grey": 20},
+        shares=frozenset({0, 1, 2}),
+    ),
+    cameras=_SOURCE_CAMERAS,
+    optics=Optics(
+        cut=0.03,
+        gain=(0.85, 1.15),
+        gamma=(0.85, 1.15),
+        blur=(0.0, 0.6),
+        blurred=0.05,
+        noise=(0.0, 3.5),
+        quality=(82, 95),
+        occluded=0.03,
+        crowded=0.03,
+    ),
+    scenery=STREET_SCENERY,
+    wording=_SOURCE_WORDING,
+)
+
+# --- target: other cameras, places and people, and annotators who tell what they see --------------------------------------
+
+_TARGET_CAMERAS = (
+    Camera("cam_e", (1.13, 1.0, 0.82), 0.10, ("station", "shop")),
+    Camera("cam_f", (0.86, 0.98, 1.12), 0.20, ("yard", "station")),
+    Camera("cam_g", (0.94, 1.06, 0.92), 0.15, ("shop", "yard")),
 )
 _TARGET_UPPER = {
     kind: replace(settings, men=settings.men * more, women=settings.women * more)

@@ -68,6 +68,18 @@ def test_source_and_target_share_no_sentence():
     assert all(text.count(".") == 1 for text in _captions(SOURCE, 200))
 
 
+def test_the_source_has_read_every_word_of_the_target():
+    def words(world: World) -> set[str]:
+        views = ("front", "back", "left")
+        return {word for view in views for text in _captions(world, 1200, view) for word in _words(text)}
+
+    assert not words(TARGET) - words(SOURCE)
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"[a-z'-]+", text.lower())
+
+
 @pytest.mark.parametrize("world", [SOURCE, TARGET], ids=lambda world: world.name)
 def test_captions_of_a_world_are_sentences(world):
     texts = _captions(world, 500)
