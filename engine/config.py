@@ -191,6 +191,9 @@ class TrainConfig(Section):
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
     betas: tuple[Decay, Decay] = (0.9, 0.999)  # AdamW's, as eps
     eps: Rate = 1e-8
+    average: Decay = (
+        0.0  # of the weights over the steps, evaluated, kept and labelled with instead of the last; 0: none
+    )
     warm_up: WarmUpConfig = Field(default_factory=WarmUpConfig)
     k_test: Positive = 16
     evaluate_every: Positive = 1  # epochs between evaluations on val

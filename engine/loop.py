@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from tqdm import tqdm
 
 from data.errors import UserError
 from engine import checkpoints, distributed
+from engine.averaging import WeightAverage
 from engine.distributed import Interrupted
 from engine.feeds import PairBatches
 from engine.log import LOGGER
@@ -107,7 +109,9 @@ class Trainer:
     Args:
         groups: of parameters, each with its "lr" at the start and its "weight_decay".
         betas, eps: AdamW's.
-        on_epoch: called on every process after each epoch with (epoch, mean losses, seconds), before saving.
+        average: the decay of an average of the weights over the steps; 0: none.
+        on_epoch: called on every process after each epoch with (epoch, mean losses, seconds), before saving, while the
+            task has its averaged weights, if there are any.
         before_epoch: called on every process before each epoch with (epoch, step), with step 0 unless it is resumed inside
             of the epoch; called again for an epoch after a kill, it has to do the same again.
     """
@@ -130,6 +134,7 @@ class Trainer:
         save_minutes: float = 10.0,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
+        average: float = 0.0,
     ) -> None:
         self.task, self.batches, self.schedule, self.place = task, batches, schedule, place
         self.run, self.machine, self.state_path, self.seed = run, machine, state_path, seed
@@ -138,6 +143,7 @@ class Trainer:
         for group in groups:  # a group's rate stays in proportion to the schedule's
             group["scale"] = group["lr"] / schedule.init_lr
         self.optimizer = torch.optim.AdamW(groups, betas=betas, eps=eps, fused=True)
+        self.average = WeightAverage(task, average) if average else None
         # Sums over the epoch of this process's share, on the device: reading them would stall it.
         self.losses: dict[str, Tensor] = {}
         self.counted = 0
@@ -177,7 +183,8 @@ class Trainer:
             if step < self.batches.steps:
                 self._save(epoch, self.batches.steps)  # an evaluation that is stopped must not cost the epoch
             self.losses, self.counted = {}, 0
-            self.on_epoch(epoch, means, time.monotonic() - started)
+            with self.average.in_place() if self.average else nullcontext():
+                self.on_epoch(epoch, means, time.monotonic() - started)
             epoch, step = epoch + 1, 0
             self._save(epoch, 0)
 
@@ -211,6 +218,8 @@ class Trainer:
         total.backward()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        if self.average is not None:
+            self.average.update()
         for name, loss in losses.items():
             self.losses[name] = self.losses.get(name, 0) + loss.detach().float()
         self.counted += 1
@@ -284,6 +293,7 @@ class Trainer:
                 "step": step,
                 "model": self.task.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
+                "average": self.average.state() if self.average else {},
                 "losses": sums,
                 "counted": self.counted,
                 "metrics_position": self.run.metrics_position(),
@@ -298,6 +308,8 @@ class Trainer:
         self.has_state = True
         self.task.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        if self.average is not None:
+            self.average.load(state.get("average"))
         self.counted = state["counted"]
         self.losses = {
             name: torch.tensor(total, device=self.machine.device) for name, total in state["losses"].items()

@@ -301,6 +301,7 @@ class SearchTraining:
             save_minutes=settings.save_minutes,
             betas=settings.betas,
             eps=settings.eps,
+            average=settings.average,
         )
         trainer.fit()
         return model, batches.steps * schedule.max_epoch

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from data.errors import UserError
 from engine import checkpoints
 from engine.distributed import Interrupted
 from engine.feeds import ImageFeed, PairBatches, Pairs
@@ -262,3 +263,51 @@ def test_every_group_keeps_its_proportion_and_steps_are_counted_over_the_run(mak
     steps = [event["total_step"] for event in events if event["event"] == "step"]
     assert steps == [100 + 2, 100 + STEPS + 2, 100 + 2 * STEPS + 2]
     assert [event["epoch"] for event in events if event["event"] == "epoch"] == [0, 1, 2]
+
+
+def _evaluated(make_trainer, name: str, at: int | None = None, **options) -> list[torch.Tensor]:
+    """What is evaluated after each epoch, of a training that is stopped after step ``at`` and goes on."""
+    seen: dict[int, torch.Tensor] = {}
+
+    def trainer():
+        made = make_trainer(name, **options)
+        made.on_epoch = lambda epoch, _losses, _seconds: seen.update(
+            {epoch: made.task.image.weight.detach().clone()}
+        )
+        return made
+
+    first = trainer()
+    if at is not None:
+
+        def stop(number: int) -> None:
+            if number == at:
+                first.run.stop.received = signal.SIGTERM
+
+        first.task.before_step = stop
+        with pytest.raises(Interrupted):
+            first.fit()
+        first = trainer()
+    first.fit()
+    return [*seen.values(), first.task.image.weight.detach().clone()]
+
+
+def test_the_training_is_the_same_and_what_is_evaluated_is_the_average(make_trainer):
+    plain, averaged = _evaluated(make_trainer, "plain"), _evaluated(make_trainer, "averaged", average=0.7)
+    assert torch.equal(plain[-1], averaged[-1])
+    assert not any(torch.equal(a, b) for a, b in zip(plain[:-1], averaged[:-1], strict=True))
+
+
+@pytest.mark.parametrize("at", [2, 3, 9])
+def test_an_average_goes_on_where_it_was(make_trainer, at):
+    undisturbed = _evaluated(make_trainer, "undisturbed", average=0.7)
+    resumed = _evaluated(make_trainer, "resumed", at, average=0.7)
+    assert all(torch.equal(a, b) for a, b in zip(undisturbed, resumed, strict=True))
+
+
+def test_a_training_that_began_without_one_is_not_gone_on_with(make_trainer):
+    first = make_trainer("run")
+    first.task.before_step = lambda number: setattr(first.run.stop, "received", signal.SIGTERM)
+    with pytest.raises(Interrupted):
+        first.fit()
+    with pytest.raises(UserError, match="--force"):
+        make_trainer("run", average=0.7).fit()
