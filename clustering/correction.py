@@ -21,11 +21,14 @@ def correct_labels(
     features: np.ndarray | torch.Tensor,
     image_to_text: np.ndarray | torch.Tensor,
     text_to_image: np.ndarray | torch.Tensor,
+    agreement: float = 0.0,
 ) -> np.ndarray:
     """Labels (N,) int64 after the correction; -1 stays noise.
 
     labels (N,) with -1 for noise, core (N,) bool: of a clustering. features (N, F): the fused features it was made of.
     image_to_text, text_to_image (N, k): indices of the best candidates of every image and of every text.
+    agreement: a vote is cast if at least this share of the sample and its matched samples, noise among them, have the label
+    (0: always, as the paper has it).
     Ties: a vote between labels goes to the sample's own, else to the nearest centre, else to the lowest label; equally
     near centres leave a sample with the label of the earlier vote.
     Raises ClusteringError for arrays that don't belong together and for a label without a core sample.
@@ -42,7 +45,7 @@ def correct_labels(
     centres = _centres(labels, core, features)
     matched = matched_samples(_candidates(image_to_text, count), _candidates(text_to_image, count))
     members = (matched + sparse.identity(count, np.int32, "csr")).tocsr()
-    return _judge(labels, _votes(labels, members, features, centres), members, features, centres)
+    return _judge(labels, _votes(labels, members, features, centres, agreement), members, features, centres)
 
 
 def matched_samples(image_to_text: np.ndarray, text_to_image: np.ndarray) -> sparse.csr_matrix:
@@ -89,9 +92,13 @@ def _centres(labels: np.ndarray, core: np.ndarray, features: np.ndarray) -> np.n
 
 
 def _votes(
-    labels: np.ndarray, members: sparse.csr_matrix, features: np.ndarray, centres: np.ndarray
+    labels: np.ndarray,
+    members: sparse.csr_matrix,
+    features: np.ndarray,
+    centres: np.ndarray,
+    agreement: float,
 ) -> np.ndarray:
-    """The label (N,) that every sample's members vote for; -1 where all are noise."""
+    """The label (N,) that every sample's members vote for; -1 where all are noise, or too few agree."""
     known = np.flatnonzero(labels >= 0)
     one_hot = sparse.csr_matrix(
         (np.ones(len(known), np.int32), (known, labels[known])), shape=(len(labels), len(centres))
@@ -99,7 +106,8 @@ def _votes(
     ballots = (members @ one_hot).tocoo()
     most = np.zeros(len(labels), dtype=np.int64)
     np.maximum.at(most, ballots.row, ballots.data)
-    winning = ballots.data == most[ballots.row]
+    enough = most >= agreement * np.diff(members.indptr) - 1e-9
+    winning = (ballots.data == most[ballots.row]) & enough[ballots.row]
     voter, label = ballots.row[winning], ballots.col[winning].astype(np.int64)
     distance = pair_distances(features, centres, voter, label)
     distance[label == labels[voter]] = -1.0  # a sample's own label wins its ties

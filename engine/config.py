@@ -249,6 +249,9 @@ class CorrectionConfig(Section):
     enabled: bool = True
     k_tests: Positive = 26
     k: Positive = 20
+    agreement: Fraction = (
+        0.0  # the share of matched samples that a vote takes (docs/clustering.md); 0: the paper's rule
+    )
 
 
 class TestConfig(Section):

@@ -116,7 +116,7 @@ def pseudo_labels(
     labels = clusters.labels
     if found is not None:
         with distributed.all_threads():
-            labels = correct_labels(labels, clusters.core, encoded.fused, *found)
+            labels = correct_labels(labels, clusters.core, encoded.fused, *found, config.correction.agreement)
     return PseudoLabels(clusters.labels, labels, clusters.eps)
 
 

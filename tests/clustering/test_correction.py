@@ -22,9 +22,9 @@ def loop_matched(i, image_to_text, text_to_image):
     ]
 
 
-def loop_vote(i, group, labels, distance):
+def loop_vote(i, group, labels, distance, agreement):
     counts = Counter(labels[x] for x in group if labels[x] >= 0)
-    if not counts:
+    if not counts or max(counts.values()) / len(group) < agreement:
         return None
     tied = sorted(label for label, number in counts.items() if number == max(counts.values()))
     if labels[i] in tied:
@@ -32,7 +32,7 @@ def loop_vote(i, group, labels, distance):
     return min(tied, key=lambda label: distance(i, label))
 
 
-def loop_correct(labels, core, features, image_to_text, text_to_image):
+def loop_correct(labels, core, features, image_to_text, text_to_image, agreement=0.0):
     image_to_text, text_to_image = [set(row) for row in image_to_text], [set(row) for row in text_to_image]
     centres = {
         label: np.mean([features[x] for x in range(len(labels)) if core[x] and labels[x] == label], axis=0)
@@ -45,7 +45,7 @@ def loop_correct(labels, core, features, image_to_text, text_to_image):
     taken = {}
     for i in range(len(labels)):
         group = [i, *loop_matched(i, image_to_text, text_to_image)]
-        label = loop_vote(i, group, labels, distance)
+        label = loop_vote(i, group, labels, distance, agreement)
         if label is None:
             continue
         for x in group:
@@ -76,6 +76,17 @@ def test_equals_the_plain_loops(seed, whole_numbers):
     assert corrected.dtype == np.int64
     np.testing.assert_array_equal(corrected, loop_correct(*case))
     assert (corrected != case[0]).any()
+
+
+@pytest.mark.parametrize("agreement", [0.5, 2 / 3, 1.0])
+def test_a_vote_needs_its_share(agreement):
+    differ = 0
+    for seed in range(6):
+        case = random_case(seed)
+        corrected = correct_labels(*case, agreement)
+        np.testing.assert_array_equal(corrected, loop_correct(*case, agreement))
+        differ += (corrected != correct_labels(*case)).any()
+    assert differ
 
 
 def test_matching_is_symmetric_and_needs_all_four():
