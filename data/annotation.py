@@ -34,7 +34,7 @@ class Annotation:
     image_key: ClassVar[str]
     source: ClassVar[str]
     terms: ClassVar[str]
-    expected: ClassVar[Statistics]
+    expected: ClassVar[Statistics | None]  # None: nobody published any
     images: ClassVar[str] = "imgs"
 
     @classmethod
@@ -96,7 +96,7 @@ class Annotation:
         found = "; ".join(cls._describe(entry) for entry in entries[:5]) or "no json file at all"
         raise UserError(
             f"The annotation of {cls.folder} is missing in {directory}: tried {' and '.join(cls.files)}, found {found}. "
-            f"It comes with the images: ask for the data at {cls.source}."
+            f"It comes with the images: {cls._how_to_get_it()}."
         )
 
     @classmethod
@@ -113,6 +113,10 @@ class Annotation:
         return (
             f"{candidate.name} (it has the right keys: rename it to {cls.files[0]} if it is the annotation)"
         )
+
+    @classmethod
+    def _how_to_get_it(cls) -> str:
+        return f"ask for the data at {cls.source}"
 
     @classmethod
     def _remedy(cls, root: Path) -> str:

@@ -73,13 +73,14 @@ def inspect_dataset(
 
 
 def _check_splits(dataset: PedesDataset, inspection: Inspection) -> None:
-    if dataset.expected is None:
+    if dataset.expected is None and dataset.annotation is None:
         inspection.add(
             "note",
             "A bare folder has no captions and identities: it can be trained on and searched, not evaluated.",
         )
         return
-    for split in SPLITS:
+    published = SPLITS if dataset.expected is not None else ()
+    for split in published:
         found, expected = inspection.found[split], getattr(dataset.expected, split)
         if expected.images and not found.images:
             level = "warning" if split == "val" else "error"
@@ -88,7 +89,7 @@ def _check_splits(dataset: PedesDataset, inspection: Inspection) -> None:
             )
     if not inspection.found["test"].captions and inspection.found["test"].images:
         inspection.add("error", "No image of the test split has a caption: there is nothing to search for.")
-    differing = [split for split in SPLITS if inspection.found[split] != getattr(dataset.expected, split)]
+    differing = [split for split in published if inspection.found[split] != getattr(dataset.expected, split)]
     if differing:
         inspection.add(
             "note",
@@ -123,7 +124,7 @@ def _check_records(dataset: PedesDataset, inspection: Inspection) -> None:
 
 
 def _check_identities(dataset: PedesDataset, present: set[str], inspection: Inspection) -> None:
-    if dataset.expected is None:
+    if dataset.expected is None and dataset.annotation is None:
         return
     identities = {split: {record.identity for record in dataset.split(split)} for split in SPLITS}
     for first, second in (("train", "val"), ("train", "test"), ("val", "test")):

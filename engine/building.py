@@ -40,12 +40,13 @@ def supervision(config: Config) -> Literal["zero-shot", "pseudo", "pairs", "labe
 
 
 def reads_captions(config: Config) -> bool:
-    """Whether training uses the data set's own captions, with or without its identities.
+    """Whether training uses captions that come with its images, the data set's or a synthetic set's, and none that stages
+    make of the data set's images.
 
     Raises:
         UserError: no such method.
     """
-    return supervision(config) in ("pairs", "labels")
+    return supervision(config) in ("pairs", "labels") or config.train.data == "synthetic"
 
 
 def pixels_of(model: Method | Captioner | type[Method]) -> Pixels:
@@ -64,7 +65,8 @@ def check_model(config: Config) -> None:
 
     Raises:
         UserError: no such method or size, or a setting or option that neither the method nor its backbone has or a value of
-            it that they know to be wrong, or weights of pairs for a method that does not weigh them.
+            it that they know to be wrong, or weights of pairs for a method that does not weigh them, or data that do not go
+            with the supervision.
     """
     settings, kind = config.model, method_class(config.model.method)
     if settings.size not in kind.sizes:
@@ -76,6 +78,7 @@ def check_model(config: Config) -> None:
             "Without training a model is what its pre-trained weights and their vocabulary make of it: name both, in "
             "model.pretrained and model.tokenizer, or choose another train.supervision."
         )
+    _check_data(config)
     if config.train.val_identities and supervision(config) != "labels":
         raise UserError(
             "train.val_identities holds out identities, which only train.supervision=labels may read: set it to 0."
@@ -88,6 +91,31 @@ def check_model(config: Config) -> None:
         check_options(settings.method, {**backbone_options(config), **settings.options})
     except ValueError as error:
         raise UserError(f"{error} (model and model.options)") from None
+
+
+def _check_data(config: Config) -> None:
+    """Refuse a choice of `train.data` that can't be, or would not be what it says."""
+    settings, data = config.train, config.train.data
+    if data == "real":
+        return
+    if config.gen_images is None:
+        raise UserError(
+            f"train.data={data} learns from a synthetic data set, and none is named: set gen_images.root to its folder."
+        )
+    if supervision(config) == "zero-shot":
+        raise UserError(
+            f"Nothing is trained with train.supervision=zero-shot, so train.data={data} means nothing: set it to real."
+        )
+    if data == "synthetic" and settings.val_identities:
+        raise UserError(
+            "train.val_identities holds out images of the real train split, of which train.data=synthetic opens none: set it "
+            "to 0."
+        )
+    if data != "synthetic" and supervision(config) != "labels" and settings.rounds == 0:
+        raise UserError(
+            f"Without rounds nothing is learnt from the data set's images, so train.data={data} is not what would happen: set "
+            "train.rounds, or train.data=synthetic."
+        )
 
 
 def captioner_method(config: Config) -> str:

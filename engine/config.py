@@ -168,6 +168,13 @@ class WarmUpConfig(Section):
     lr_warmup_steps: Count = 0
 
 
+class SyntheticTrainingConfig(Section):
+    """What differs in the training on the synthetic set; none: the run's own."""
+
+    max_epoch: Positive | None = None
+    init_lr: Rate | None = None
+
+
 class TrainConfig(Section):
     """Rounds of clustering and training, or one training where labels are there or none are made (``docs/training.md``)."""
 
@@ -175,6 +182,10 @@ class TrainConfig(Section):
     # identities; labels: with them (upper bound)
     supervision: Literal["method", "zero-shot", "pseudo", "pairs", "labels"] = "method"
     captions: list[Literal["base", "styled", "fixed"]] | None = None  # none: the kinds the method asks for
+    # real: the data set's images; synthetic: those of gen_images alone, with the captions and identities that these have;
+    # synthetic_then_real: the own training starts from the weights of one on those; mixed: one training on both
+    data: Literal["real", "synthetic", "synthetic_then_real", "mixed"] = "real"
+    synthetic: SyntheticTrainingConfig = Field(default_factory=SyntheticTrainingConfig)
     rounds: Count = 5
     max_epoch: Positive = 30
     batch_size: Positive = 36  # GLOBAL, divided over the processes
@@ -266,6 +277,12 @@ class TestConfig(Section):
     msm_weight: Fraction = 0.1  # of the texts in TSN's second protocol; 0: the plain one alone
 
 
+class GenImagesConfig(Section):
+    """The synthetic data set, which ``gen_images.py`` makes."""
+
+    root: str = "datasets/synthetic"
+
+
 class RuntimeConfig(Section):
     """How to run; nothing here changes a result beyond rounding."""
 
@@ -290,6 +307,7 @@ class Config(Section):
     pre_gen_data: str = ""  # folder of the generated captions; empty: pre_gen_data/<dataset>
     dataset: DatasetConfig = Field(default_factory=DatasetConfig)
     model: ModelConfig = Field(default_factory=ModelConfig)
+    gen_images: GenImagesConfig | None = None
     gen_pre_train_text: PreTextConfig = Field(default_factory=PreTextConfig)
     pre_train: PreTrainConfig = Field(default_factory=PreTrainConfig)
     gen_text: GenTextConfig = Field(default_factory=GenTextConfig)

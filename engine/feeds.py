@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -83,6 +84,12 @@ class ImageFeed:
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    def first(self, count: int) -> ImageFeed:
+        """The feed of the first images alone; nothing is read or cached again."""
+        part = copy.copy(self)
+        part.paths = self.paths[:count]
+        return part
 
     def pixels(self, indices: np.ndarray) -> Tensor:
         """(B,) indices -> uint8 (B, H, W, 3)."""

@@ -46,7 +46,10 @@ class Mark:
             "train": config.run_directory,
             "test": config.run_directory,
         }
-        return cls(folder.get(stage, config.caption_directory) / f".{stage}.done", config, SECTIONS[stage])
+        # Which synthetic set there is makes a difference to trainings that read it.
+        more = ("gen_images",) if stage == "train" and config.train.data != "real" else ()
+        path = folder.get(stage, config.caption_directory) / f".{stage}.done"
+        return cls(path, config, (*SECTIONS[stage], *more))
 
     def changes(self) -> list[str] | None:
         """Which settings have changed since the stage was finished; None where it is not finished.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,11 +13,12 @@ from captioning.attributes import group
 from captioning.files import CAPTIONS, PRE_CAPTIONS, both_captions, load_captions, load_pre_captions
 from data import PedesDataset
 from data.errors import UserError
+from data.records import NO_IDENTITY
 from data.views import CaptionedImages, LabelledPairs
 from engine.building import method_class, supervision
 from engine.config import Config
 from engine.feeds import Pairs
-from engine.sources import fixed_captions, generated_captions, training_images
+from engine.sources import fixed_captions, generated_captions, open_synthetic, training_images
 from models.batch import TrainingCaption
 from models.texts import TextBatch
 
@@ -28,22 +30,39 @@ class Material:
     """N images with their captions.
 
     Attributes:
-        images: paths relative to the data set's image folder.
+        images: their files.
         owners: (P,) int64, which image each caption belongs to.
         captions: P captions.
         cluster_texts: one caption per image, which the pseudo labels are made from.
-        identities: (N,) int64; only supervised training has them.
+        identities: (N,) int64, -1 where none is read. Images without one come before those that have one.
+        source: the name of what is learnt from, for `trained_on` in results.
         tokenizer_directory: where a vocabulary trained on `texts()` is kept.
         vocabulary_texts: what such a vocabulary is made of where it is not these captions.
     """
 
-    images: list[str]
+    images: list[Path]
     owners: np.ndarray
     captions: list[TrainingCaption]
     cluster_texts: list[str]
-    identities: np.ndarray | None
+    identities: np.ndarray
+    source: str
     tokenizer_directory: Path
     vocabulary_texts: list[str] | None = None
+
+    @property
+    def unlabelled(self) -> int:
+        """How many images, the first ones, have no identity: what they are taken for is found while training."""
+        return int((self.identities < 0).sum())
+
+    def labels(self, found: np.ndarray | None = None) -> np.ndarray:
+        """(N,) int64, what every image is taken for: no identity is ever the number of a label that was found.
+
+        Args:
+            found: (unlabelled,) of the images without identity, -1 for noise; None: there are no such images.
+        """
+        found = self.identities[:0] if found is None else found
+        known = self.identities[len(found) :]
+        return np.concatenate([found, known + found.max(initial=-1) + 1])
 
     def texts(self) -> list[str]:
         """The sentences that a vocabulary trained from scratch is made of."""
@@ -57,6 +76,68 @@ class Material:
         """
         kept = np.flatnonzero(labels[self.owners] >= 0)
         return Pairs(self.owners[kept], texts[kept.tolist()], labels[self.owners[kept]])
+
+
+class Materials(NamedTuple):
+    """What a run learns from: `own`, and what its starting weights learn from before, where there is anything."""
+
+    own: Material
+    before: Material | None
+
+
+def materials_of(dataset: PedesDataset, config: Config) -> Materials:
+    """What the configuration's `train.data` and supervision allow; of a source that it does not name nothing is read.
+
+    Raises:
+        UserError: captions, identities or a synthetic set that it needs are missing.
+    """
+    data = config.train.data
+    if data == "synthetic":
+        return Materials(synthetic_material(config), None)
+    real = material_of(dataset, config)
+    if data == "real":
+        return Materials(real, None)
+    synthetic = synthetic_material(config)
+    if data == "mixed":
+        both = joined(real, synthetic)
+        if supervision(config) == "pseudo":  # its vocabulary is one with the captioner's and its warm-up's
+            both.vocabulary_texts = real.texts()
+        return Materials(both, None)
+    # One vocabulary for both trainings, as the second starts from the first one's weights.
+    own = replace(
+        real,
+        source=f"{synthetic.source}, then {real.source}",
+        tokenizer_directory=synthetic.tokenizer_directory,
+        vocabulary_texts=[*synthetic.texts(), *real.texts()],
+    )
+    return Materials(own, synthetic)
+
+
+def joined(first: Material, second: Material) -> Material:
+    """The images of both, the first's before the second's, whose identities are numbered on from the first's.
+
+    Args:
+        second: has an identity for every image.
+    """
+    return Material(
+        [*first.images, *second.images],
+        np.concatenate([first.owners, second.owners + len(first.images)]),
+        [*first.captions, *second.captions],
+        [*first.cluster_texts, *second.cluster_texts],
+        np.concatenate([first.identities, second.identities + first.identities.max(initial=-1) + 1]),
+        f"{first.source} + {second.source}",
+        first.tokenizer_directory,
+    )
+
+
+def synthetic_material(config: Config) -> Material:
+    """The synthetic set's images with the captions and identities that came of making them.
+
+    Raises:
+        UserError: there is no such set.
+    """
+    dataset = open_synthetic(config)
+    return _labelled(dataset, f"{Path(config.gen_images.root).name} (synthetic)", config)
 
 
 def generated_material(dataset: PedesDataset, config: Config) -> Material:
@@ -96,7 +177,16 @@ def generated_material(dataset: PedesDataset, config: Config) -> Material:
     shared = None if records else _vocabulary_texts(config, wanted)
     if not records and shared is None:
         directory = directory.with_name("tokenizer-fixed")
-    return Material(images, np.asarray(owners), captions, cluster_texts, None, directory, shared)
+    return Material(
+        [dataset.image_root / image for image in images],
+        np.asarray(owners),
+        captions,
+        cluster_texts,
+        np.full(len(images), NO_IDENTITY),
+        config.dataset.label,
+        directory,
+        shared,
+    )
 
 
 def _vocabulary_texts(config: Config, images: Sequence[str]) -> list[str] | None:
@@ -132,7 +222,7 @@ def training_caption(
 
 
 def material_of(dataset: PedesDataset, config: Config) -> Material:
-    """What the configuration's supervision allows.
+    """What the configuration's supervision allows of the data set.
 
     Raises:
         UserError: captions or identities that it needs are missing.
@@ -153,11 +243,12 @@ def captioned_material(dataset: PedesDataset, config: Config) -> Material:
             "train.supervision=pairs learns from the data set's own captions, and this one has none: use pseudo."
         )
     return Material(
-        list(view.images),
+        [dataset.image_root / image for image in view.images],
         np.repeat(np.arange(len(view.images)), [len(captions) for captions in view.captions]),
         [training_caption(text) for captions in view.captions for text in captions],
         [captions[0] for captions in view.captions],
-        None,
+        np.full(len(view.images), NO_IDENTITY),
+        config.dataset.label,
         config.run_directory / "tokenizer",
     )
 
@@ -174,20 +265,27 @@ def supervised_material(dataset: PedesDataset, config: Config) -> Material:
             f"The method '{config.model.method}' is supervised and needs captions and identities, which this data set "
             "does not have: use an unsupervised method such as pspd, or --set train.supervision=pseudo."
         )
+    return _labelled(dataset, config.dataset.label, config)
+
+
+def _labelled(dataset: PedesDataset, source: str, config: Config) -> Material:
+    """The train split with its captions and identities, these numbered from 0 without gaps."""
+    pairs = LabelledPairs(dataset.train)
     identities = np.asarray([record.identity for record in dataset.train])
     return Material(
-        [record.image for record in dataset.train],
+        [dataset.image_root / record.image for record in dataset.train],
         pairs.image_indices,
         [training_caption(text) for text in pairs.captions],
         [record.captions[0] if record.captions else "" for record in dataset.train],
         np.unique(identities, return_inverse=True)[1],
+        source,
         config.run_directory / "tokenizer",
     )
 
 
-def report_identities(dataset: PedesDataset, images: Sequence[str]) -> np.ndarray | None:
+def report_identities(dataset: PedesDataset, images: Sequence[Path]) -> np.ndarray | None:
     """Identities for the cluster REPORT (NMI, ARI), None where there are none; training never sees them."""
-    known = {record.image: record.identity for record in dataset.train}
+    known = {dataset.image_root / record.image: record.identity for record in dataset.train}
     identities = np.asarray([known[image] for image in images])
     return None if (identities < 0).any() else identities
 

@@ -13,7 +13,7 @@ from engine import results
 from engine.command_line import add_configuration, read_command
 from engine.config import Config
 from engine.log import LOGGER
-from engine.marks import STAGES, Mark
+from engine.marks import CAPTION_STAGES, STAGES, Mark
 
 
 def outstanding(config: Config, start: str = "") -> list[tuple[str, bool]]:
@@ -32,6 +32,8 @@ def _is_done(stage: str, config: Config, trained: bool) -> bool:
     """Whether a stage need not be started, and said so. One that is may still find that there is nothing to do."""
     if stage == "test":
         return trained and results.are_up_to_date(config)
+    if stage in CAPTION_STAGES and learns_no_real_image(stage, config):
+        return True
     # Some methods learn texts in one fixed style, beside or instead of the sample's; which, the stage itself knows.
     if stage == STAGES[0] and not trained and Mark.of("fixed_captions", config).changes() is None:
         return False
@@ -40,6 +42,14 @@ def _is_done(stage: str, config: Config, trained: bool) -> bool:
     if trained:
         LOGGER.info("%s: not needed, training is finished.", stage)
     return trained
+
+
+def learns_no_real_image(stage: str, config: Config) -> bool:
+    """True, and said so, where a stage that captions the data set's images has none to caption: training opens none."""
+    if config.train.data != "synthetic":
+        return False
+    LOGGER.info("%s: not needed, training learns from synthetic images and the captions of these.", stage)
+    return True
 
 
 def main() -> None:

@@ -44,6 +44,21 @@ def open_dataset(config: Config) -> PedesDataset:
     return load_dataset(settings.name, settings.root)
 
 
+def open_synthetic(config: Config) -> PedesDataset:
+    """The synthetic data set of the configuration (`gen_images`).
+
+    Raises:
+        UserError: it is not there, or damaged, or has no training image with a caption.
+    """
+    root = config.gen_images.root
+    dataset = load_dataset("synthetic", root)
+    if not any(record.captions for record in dataset.train):
+        raise UserError(
+            f"The synthetic data set in {root} has no training image with a caption: make it with gen_images.py."
+        )
+    return dataset
+
+
 def training_images(dataset: PedesDataset) -> list[str]:
     """The training images' paths, relative to the image folder: all that unsupervised training may see."""
     images = list(UnlabelledImages(dataset, "train"))

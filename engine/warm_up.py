@@ -3,7 +3,7 @@
 The retrieval model learns the captions of stage A, every image its own class: first with the global loss alone, then to
 match as well, where it can. The captioner's and the retrieval model's released files come from one pre-training that
 contrasts and matches images with texts; so both stages start from this one, too, where both are on one backbone. A
-training that may read the data set's own captions warms up on these.
+training that may read captions that come with its images, or begins with a synthetic set, warms up on these.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from engine.config import Config
 from engine.feeds import ImageFeed, PairBatches, Pairs
 from engine.log import LOGGER
 from engine.loop import Place, Schedule, Trainer
-from engine.material import material_of, training_caption
+from engine.material import materials_of, training_caption
 from engine.run import Run
 from engine.sources import training_images
 from engine.stage import Context
 from models import Captioner
-from models.batch import Batch
+from models.batch import Batch, TrainingCaption
 from models.methods.base import Method
 from models.texts import TextTokenizer
 
@@ -45,14 +45,20 @@ class WarmUpTask(nn.Module):
         return self.model.warm_up_losses(batch, self.matching)
 
 
+def on_own_captions(config: Config) -> bool:
+    """Whether training warms up on the captions that come with its images; else on stage A's, as the captioner does."""
+    return reads_captions(config) or config.train.data == "synthetic_then_real"
+
+
 def warm_up_path(config: Config, method: str = "") -> Path:
-    """A warm-up's weights: they belong to stage A's captions, which several runs may share, or to a supervised run.
+    """A warm-up's weights: they belong to stage A's captions, which several runs may share, or to a run's own captions.
 
     Args:
-        method: another than the configured one.
+        method: which the captioner starts from, by stage A's captions; empty: the configured one, for its training.
     """
     backbone = method_class(method or config.model.method).backbone
-    directory = config.run_directory if reads_captions(config) else config.captioner_directory
+    own = not method and on_own_captions(config)
+    directory = config.run_directory if own else config.captioner_directory
     return directory / ("warm_up.pth" if backbone == Captioner.backbone else f"warm_up-{backbone}.pth")
 
 
@@ -70,7 +76,7 @@ def forget(config: Config, method: str = "") -> None:
 
 def belongs_to_training(config: Config) -> bool:
     """Whether the main stage alone uses the configured method's warm-up, so that doing it anew includes the warm-up."""
-    return reads_captions(config) or captioner_method(config) != config.model.method
+    return on_own_captions(config) or captioner_method(config) != config.model.method
 
 
 def is_wanted(config: Config) -> bool:
@@ -84,7 +90,7 @@ def warm_up(
     """The weights of a warmed-up model; trained now if they are not there yet. Resumes by itself.
 
     Args:
-        method: another than the configured one.
+        method: as in `warm_up_path`.
 
     Raises:
         UserError: stage A has not run.
@@ -93,11 +99,13 @@ def warm_up(
     path = warm_up_path(config, method)
     if not path.exists():
         model = new_model(config, context.machine, tokenizer, method)
+        own = not method and on_own_captions(config)
         LOGGER.info(
             "No pre-trained weights: warming up on %s.",
-            "the data set's own captions" if reads_captions(config) else "the captions of stage A",
+            "the images' own captions" if own else "the captions of stage A",
         )
-        _train(context, model, dataset, run, path)
+        material = (_own_material if own else _sample_material)(config, dataset, model)
+        _train(context, model, material, run, path)
         if distributed.is_main():
             checkpoints.save(path, checkpoints.describe(model, model.name, config.model.size))
             for state in _state_paths(path):
@@ -106,10 +114,9 @@ def warm_up(
     return checkpoints.load(path)["model"]
 
 
-def _train(context: Context, model: Method, dataset: PedesDataset, run: Run, path: Path) -> None:
+def _train(context: Context, model: Method, material: tuple[ImageFeed, Pairs], run: Run, path: Path) -> None:
     """First the encoders by the global loss; then matching as well, where there is any."""
-    config, settings = context.config, context.config.train.warm_up
-    material = _material(config, dataset, model)
+    settings = context.config.train.warm_up
     first, second = _state_paths(path)
     if not second.exists():  # it holds the model, too
         _trainer(context, WarmUpTask(model, False), material, run, settings.max_epoch, first).fit()
@@ -167,18 +174,26 @@ def _trainer(
     )
 
 
-def _material(config: Config, dataset: PedesDataset, model: Method) -> tuple[ImageFeed, Pairs]:
-    """The images and pairs to learn from, every image its own class."""
-    if reads_captions(config):
-        material = material_of(dataset, config)
-        images, owners, captions = material.images, material.owners, material.captions
-    else:
-        path = config.caption_directory / PRE_CAPTIONS
-        # Imported captions of stage C come without those of stage A.
-        records = load_pre_captions(path) if path.exists() else load_captions(path.with_name(CAPTIONS))
-        images = sorted(records.keys() & set(training_images(dataset)))
-        owners = np.repeat(np.arange(len(images)), 2)
-        captions = [training_caption(text) for text in both_captions(records, images)]
+def _own_material(config: Config, dataset: PedesDataset, model: Method) -> tuple[ImageFeed, Pairs]:
+    """The images that training learns from first, with the captions that come with them."""
+    own, before = materials_of(dataset, config)
+    material = before or own
+    return _every_image_its_class(config, model, material.images, material.owners, material.captions)
+
+
+def _sample_material(config: Config, dataset: PedesDataset, model: Method) -> tuple[ImageFeed, Pairs]:
+    """The images that have captions of stage A, or of stage C where these were imported without those."""
+    path = config.caption_directory / PRE_CAPTIONS
+    records = load_pre_captions(path) if path.exists() else load_captions(path.with_name(CAPTIONS))
+    images = sorted(records.keys() & set(training_images(dataset)))
+    captions = [training_caption(text) for text in both_captions(records, images)]
+    owners = np.repeat(np.arange(len(images)), 2)
     paths = [dataset.image_root / image for image in images]
-    feed = ImageFeed.of(paths, config, pixels=pixels_of(model))
+    return _every_image_its_class(config, model, paths, owners, captions)
+
+
+def _every_image_its_class(
+    config: Config, model: Method, images: list[Path], owners: np.ndarray, captions: list[TrainingCaption]
+) -> tuple[ImageFeed, Pairs]:
+    feed = ImageFeed.of(images, config, pixels=pixels_of(model))
     return feed, Pairs(owners, model.prepare(captions), owners)

@@ -11,12 +11,15 @@ from engine.building import reads_captions, supervision
 from engine.config import Config
 from engine.log import LOGGER
 from engine.material import CAPTIONER_KINDS, caption_kinds
+from engine.outstanding import learns_no_real_image
 
 
 def not_needed(config: Config, stage: str) -> bool:
     """True, and said so, where training has no use for what this stage makes for base and styled captions."""
     if supervision(config) == "zero-shot":
         LOGGER.info("%s: not needed, nothing is trained.", stage)
+        return True
+    if learns_no_real_image(stage, config):
         return True
     if reads_captions(config):
         LOGGER.info(
@@ -25,8 +28,8 @@ def not_needed(config: Config, stage: str) -> bool:
         return True
     if CAPTIONER_KINDS & set(caption_kinds(config)):
         return False
-    # A warm-up learns stage A's captions whatever the method's own style is.
-    if stage == "gen_pre_train_text" and warm_up.is_wanted(config):
+    # A warm-up learns stage A's captions whatever the method's own style is, unless it learns a synthetic set's.
+    if stage == "gen_pre_train_text" and warm_up.is_wanted(config) and not warm_up.on_own_captions(config):
         return False
     LOGGER.info(
         "%s: no captioner is needed, '%s' learns from texts in one fixed style, which the captioning backend writes.",

@@ -10,7 +10,7 @@ from captioning.files import PRE_CAPTIONS, store_beside
 from captioning.pipeline import caption_sample, estimate_sample, export
 from captioning.store import CaptionStore
 from engine import distributed
-from engine.building import supervision
+from engine.building import reads_captions, supervision
 from engine.config import PreTextConfig
 from engine.log import LOGGER
 from engine.marks import Mark
@@ -35,7 +35,8 @@ def sample_captions(context: Context) -> None:
     config = context.config
     if not not_needed(config, STAGE):
         _caption_sample(context)
-    if supervision(config) == "pseudo" and "fixed" in caption_kinds(config):
+    unlabelled = supervision(config) == "pseudo" and not reads_captions(config)
+    if unlabelled and "fixed" in caption_kinds(config):
         fixed_style.caption_training_images(
             context, _asked(context, "dry_run"), _asked(context, "retry_refused")
         )

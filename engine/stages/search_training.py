@@ -1,8 +1,9 @@
 """The main stage: rounds of clustering, label correction and training, or one training where none are needed.
 
 A round: features from the best model so far, clusters, corrected labels, then training from the STARTING weights
-(pre-trained ones, or those of a warm-up on generated pairs where there are none) on every image that is not noise, once with
-each of its captions. ``best.pth`` is the best model on val, or the last one where the data set has no val.
+(pre-trained ones, or those of a warm-up on generated pairs where there are none, or what a training on a synthetic set has
+made of these) on every image that is not noise, once with each of its captions. ``best.pth`` is the best model on val, or
+the last one where the data set has no val.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from data.holding_out import hold_out_identities
 from engine import best_on_test, checkpoints, distributed, warm_up
 from engine.best_on_test import BestOnTest
 from engine.building import method_class, new_model, pixels_of, supervision
-from engine.config import Config, save_config
+from engine.config import Config, SyntheticTrainingConfig, save_config
 from engine.evaluation import Split, evaluate_split, open_split
 from engine.feeds import ImageFeed, PairBatches
 from engine.hub import located, source_of
@@ -28,7 +30,7 @@ from engine.labels import PseudoLabels, log_report, pseudo_labels, report
 from engine.log import LOGGER
 from engine.loop import Place, Schedule, Trainer
 from engine.marks import Mark
-from engine.material import compact, material_of, report_identities
+from engine.material import Material, compact, materials_of, report_identities
 from engine.pair_weights import PairWeights
 from engine.run import Run
 from engine.sources import open_dataset, open_tokenizer, say_what_is_cut
@@ -36,6 +38,10 @@ from engine.stage import Context
 from models.batch import Batch
 from models.methods.base import Method
 from retrieval.results import write_atomically
+
+SYNTHETIC = (
+    "synthetic.pth"  # the best model of a training on a synthetic set that the own training starts from
+)
 
 
 class RetrievalTask(nn.Module):
@@ -65,7 +71,7 @@ def train_search(context: Context) -> None:
         mark.clear()
         for name in ("train", "labels"):
             shutil.rmtree(directory / name, ignore_errors=True)
-        for name in ("best.pth", "metrics.jsonl", best_on_test.FILE):
+        for name in ("best.pth", SYNTHETIC, "metrics.jsonl", best_on_test.FILE):
             (directory / name).unlink(missing_ok=True)
         if warm_up.belongs_to_training(config):  # else it belongs to the captions
             warm_up.forget(config)
@@ -109,7 +115,6 @@ def load_released(model: Method, config: Config, run: Run) -> str:
 def description(model: Method, config: Config, **meta: Any) -> dict[str, Any]:
     """What the checkpoint of a run holds."""
     meta["config"] = json.dumps(config.model_dump(mode="json"))
-    meta.setdefault("trained_on", config.dataset.label)
     return checkpoints.describe(model, config.model.method, config.model.size, **meta)
 
 
@@ -121,6 +126,15 @@ def _steps_of(mark: Path) -> int:
         return 0
 
 
+@dataclass(frozen=True)
+class Lesson:
+    """What one training learns from, its images opened, and where its best model is kept."""
+
+    material: Material
+    feed: ImageFeed
+    best: Path
+
+
 class SearchTraining:
     """One run of the main stage: what it reads, its starting weights, and its rounds."""
 
@@ -130,18 +144,19 @@ class SearchTraining:
         dataset, held_out = open_dataset(self.config), self.config.train.val_identities
         if held_out:
             dataset = hold_out_identities(dataset, held_out, self.config.seed)
-        self.material = material_of(dataset, self.config)
-        self.report_identities = report_identities(dataset, self.material.images)
+        if self.config.train.data == "synthetic":
+            dataset = replace(dataset, train=[])  # nothing of it is to be reached from here
+        own, self.before = materials_of(dataset, self.config)
+        self.report_identities = report_identities(dataset, own.images[: own.unlabelled])
         kind = method_class(self.config.model.method)
         self.tokenizer = open_tokenizer(
             kind.tokenizer_class,
             self.config.model.tokenizer,
-            self.material.texts(),
-            self.material.tokenizer_directory,
+            own.texts(),
+            own.tokenizer_directory,
             self.config.model.vocabulary_size,
         )
-        paths = [dataset.image_root / image for image in self.material.images]
-        self.feed = ImageFeed.of(paths, self.config, pixels=pixels_of(kind))
+        self.lesson = self._lesson(own, "best.pth")
         size = self.config.model.image_size
         self.val: Split | None = open_split(dataset, "val", self.config, size, pixels_of(kind))
         self.selected_on = f"{held_out} identities of train" if held_out else "val" if self.val else "last"
@@ -151,26 +166,50 @@ class SearchTraining:
             self.best_on_test = test and BestOnTest(test, self.config, self.machine, run)
         wanted = warm_up.is_wanted(self.config)
         self.start = warm_up.warm_up(context, dataset, self.tokenizer, run) if wanted else None
-        self.best = self.directory / "best.pth"
         self.states = self.directory / "train"
         self.steps_done = 0
         self.started_from = ""  # which released weights, by name
 
     def train(self) -> None:
         """What this run is: one training on labels that are there, or rounds on those that it makes."""
-        images = len(self.material.images)
-        if self.material.identities is not None:
-            self._train(Place("supervised"), self.material.identities, self._schedule())
+        if self.before is not None:
+            self.start_from_synthetic(self.before)
+        lesson, material, done = self.lesson, self.lesson.material, self.steps_done
+        if self.config.train.data == "synthetic":
+            self._train(lesson, Place("synthetic"), material.labels(), self._schedule(synthetic=True))
+        elif not material.unlabelled:
+            self._train(lesson, Place("supervised", 0, done), material.labels(), self._schedule())
         elif self.config.train.rounds == 0:
             self.keep_start()
         elif not self.config.cluster.enabled:
-            self._train(Place("own-classes"), np.arange(images), self._schedule())
+            labels = material.labels(np.arange(material.unlabelled))
+            self._train(lesson, Place("own-classes", 0, done), labels, self._schedule())
         else:
             for number in range(self.config.train.rounds):
                 self.round(number)
 
+    def _lesson(self, material: Material, best: str) -> Lesson:
+        pixels = pixels_of(method_class(self.config.model.method))
+        feed = ImageFeed.of(material.images, self.config, pixels=pixels)
+        return Lesson(material, feed, self.directory / best)
+
+    def start_from_synthetic(self, material: Material) -> None:
+        """Train on a synthetic set, and start from its best model from then on, as from pre-trained weights."""
+        path, done = self.directory / SYNTHETIC, self.states / "synthetic.done"
+        if not _steps_of(done):
+            lesson = self._lesson(material, SYNTHETIC)
+            _, steps = self._train(
+                lesson, Place("synthetic"), material.labels(), self._schedule(synthetic=True)
+            )
+            if distributed.is_main():
+                write_atomically(done, str(steps))
+            distributed.barrier()
+        self.steps_done = _steps_of(done)
+        content = checkpoints.load(path)
+        self.start, self.started_from = content["model"], content["meta"]["started_from"]
+
     def new_model(self) -> Method:
-        """The method's model with its starting weights: the warm-up's, else released ones, else random ones."""
+        """The method's model with its starting weights: a training's or a warm-up's, else released ones, else random ones."""
         model = new_model(self.config, self.machine, self.tokenizer)
         if self.start is not None:
             model.load_state_dict(self.start, strict=False)
@@ -183,7 +222,8 @@ class SearchTraining:
         if distributed.is_main():
             model = self.new_model()
             meta = {"selected_on": "last", "started_from": self.started_from}
-            checkpoints.save(self.best, description(model, self.config, **meta))
+            meta["trained_on"] = self.lesson.material.source
+            checkpoints.save(self.lesson.best, description(model, self.config, **meta))
         distributed.barrier()
 
     def round(self, number: int) -> None:
@@ -192,17 +232,19 @@ class SearchTraining:
         labels = self._labels(number)
         if not _steps_of(done):
             place = Place(f"round-{number}", number, self.steps_done)
-            _, steps = self._train(place, labels.after, self._schedule())
+            after = self.lesson.material.labels(labels.after)
+            _, steps = self._train(self.lesson, place, after, self._schedule())
             if distributed.is_main():
                 write_atomically(done, str(steps))
             distributed.barrier()
         self.steps_done += _steps_of(done)
 
-    def _schedule(self) -> Schedule:
+    def _schedule(self, synthetic: bool = False) -> Schedule:
         settings = self.config.train
+        differing = settings.synthetic if synthetic else SyntheticTrainingConfig()
         return Schedule(
-            settings.init_lr,
-            settings.max_epoch,
+            differing.init_lr or settings.init_lr,
+            differing.max_epoch or settings.max_epoch,
             settings.min_lr,
             settings.lr_warmup_steps,
             settings.lr_steps,
@@ -224,14 +266,16 @@ class SearchTraining:
     def _label(self, number: int, path: Path) -> None:
         """Make the round's pseudo labels, write them and report on them."""
         model = self.new_model()
+        material, best = self.lesson.material, self.lesson.best
+        feed = self.lesson.feed.first(material.unlabelled)
         if number > 0:
-            model.load_state_dict(checkpoints.load(self.best)["model"], strict=False)
-        LOGGER.info("Round %d: labelling %d images.", number, len(self.feed))
+            model.load_state_dict(checkpoints.load(best)["model"], strict=False)
+        LOGGER.info("Round %d: labelling %d images.", number, len(feed))
         eps = PseudoLabels.load(path.with_name("round-0.npz")).eps if number else None
         labels = pseudo_labels(
             model,
-            self.feed,
-            self.material.cluster_texts,
+            feed,
+            material.cluster_texts[: len(feed)],
             self.config,
             self.machine,
             eps,
@@ -246,18 +290,20 @@ class SearchTraining:
         self.run.record("clusters", round=number, total_step=self.steps_done, **content)
         labels.save(path)
 
-    def _train(self, place: Place, labels: np.ndarray, schedule: Schedule) -> tuple[Method, int]:
+    def _train(
+        self, lesson: Lesson, place: Place, labels: np.ndarray, schedule: Schedule
+    ) -> tuple[Method, int]:
         """Train a fresh model on labels (N,), -1 left out; returns it and the number of steps."""
-        settings = self.config.train
+        settings, material = self.config.train, lesson.material
         model = self.new_model()
         labels, count = compact(labels)
         model.set_identities(count)
         model.to(self.machine.device)
         if place.round == 0:
-            say_what_is_cut(model.tokenizer, [caption.text for caption in self.material.captions], "training")
+            say_what_is_cut(model.tokenizer, [caption.text for caption in material.captions], "training")
         batches = PairBatches(
-            self.feed,
-            self.material.pairs(model.prepare(self.material.captions), labels),
+            lesson.feed,
+            material.pairs(model.prepare(material.captions), labels),
             settings.batch_size,
             self.machine.world,
             self.machine.device,
@@ -277,10 +323,10 @@ class SearchTraining:
             last = epoch + 1 == schedule.max_epoch
             wanted = last or (epoch + 1) % settings.evaluate_every == 0
             val = self._evaluate(model) if wanted else None
-            if wanted and self.best_on_test is not None:
+            if wanted and self.best_on_test is not None and lesson is self.lesson:
                 self.best_on_test.look(model, place, epoch)
             if distributed.is_main():
-                self._keep(model, place, epoch, val, last)
+                self._keep(lesson, model, place, epoch, val, last)
                 step = place.steps_before + (epoch + 1) * batches.steps
                 self._record_epoch(place, epoch, schedule.max_epoch, step, losses, val, seconds)
             distributed.barrier()
@@ -322,19 +368,25 @@ class SearchTraining:
         return {"itc": evaluation.itc, "itm": evaluation.itm}
 
     def _keep(
-        self, model: Method, place: Place, epoch: int, val: Mapping[str, Any] | None, last: bool
+        self,
+        lesson: Lesson,
+        model: Method,
+        place: Place,
+        epoch: int,
+        val: Mapping[str, Any] | None,
+        last: bool,
     ) -> None:
         """Selection: the highest Rank-1 + mAP on val, with re-ranking where there is matching; the last epoch without one; never test."""
         meta = {"selected_on": self.selected_on, "round": place.round, "epoch": epoch}
-        meta["started_from"] = self.started_from
+        meta |= {"started_from": self.started_from, "trained_on": lesson.material.source}
         if self.val is None and last:
-            checkpoints.save(self.best, description(model, self.config, **meta))
+            checkpoints.save(lesson.best, description(model, self.config, **meta))
         if val is None:
             return
         ranked = val["itm"] or val["itc"]
         score = ranked["r1"] + ranked["mAP"]
-        if not self.best.exists() or score > checkpoints.load(self.best)["meta"]["score"]:
-            checkpoints.save(self.best, description(model, self.config, **meta, score=score))
+        if not lesson.best.exists() or score > checkpoints.load(lesson.best)["meta"]["score"]:
+            checkpoints.save(lesson.best, description(model, self.config, **meta, score=score))
 
     def _record_epoch(
         self,

@@ -57,8 +57,8 @@ def root(tmp_path) -> Path:
     return folder
 
 
-def test_the_four_are_there_by_their_names():
-    assert list(DATASETS) == ["cuhk_pedes", "folder", "icfg_pedes", "rstpreid"]
+def test_those_of_this_room_are_there_by_their_names():
+    assert list(DATASETS) == ["cuhk_pedes", "folder", "icfg_pedes", "rstpreid", "synthetic"]
     assert all(kind.name == name for name, kind in DATASETS.items())
 
 
@@ -99,5 +99,5 @@ def test_a_misspelt_data_set_is_refused_before_anything_starts(tmp_path, where):
         load_config([path], ["dataset.name=cuhk"] if where == "override" else [])
     assert str(caught.value) == (
         f"'dataset.name' ({f'{path}, line 2' if where == 'file' else '--set dataset.name=cuhk'}) has the value 'cuhk': "
-        "there is no such data set; choose one of cuhk_pedes, folder, icfg_pedes, rstpreid."
+        "there is no such data set; choose one of cuhk_pedes, folder, icfg_pedes, rstpreid, synthetic."
     )

@@ -21,10 +21,15 @@ from engine.material import (
 )
 
 IMAGES = ["a/1.png", "a/2.png", "b/1.png", "b/2.png", "c/1.png"]
+ROOT = Path("nowhere")
+
+
+def files(*images: str) -> list[Path]:
+    return [ROOT / image for image in images]
 
 
 def dataset_of(records) -> PedesDataset:
-    return PedesDataset("cuhk_pedes", Path("nowhere"), list(records), [], [], None)
+    return PedesDataset("cuhk_pedes", ROOT, list(records), [], [], None)
 
 
 @pytest.fixture
@@ -56,7 +61,7 @@ def generated(config):
 @pytest.mark.usefixtures("generated")
 def test_generated_material_follows_the_images_and_the_kinds(config, dataset, messages):
     material = generated_material(dataset, config)
-    assert material.images == [*IMAGES[:3], IMAGES[4]]
+    assert material.images == files(*IMAGES[:3], IMAGES[4])
     assert [caption.text for caption in material.captions[:2]] == [
         "a man in a red shirt 0",
         "the man wears blue jeans 0",
@@ -82,7 +87,7 @@ def test_identities_and_human_captions_change_nothing_and_are_not_even_read(conf
         material = generated_material(other, config)
         assert material.captions == plain.captions
         assert material.images == plain.images
-        assert material.identities is None
+        assert material.identities.tolist() == [-1] * 4
         assert (material.owners == plain.owners).all()
     assert "human" not in " ".join([*plain.texts(), *plain.cluster_texts])
 
@@ -129,8 +134,8 @@ def test_captioned_material_reads_no_identity(config, dataset):
     records = [*dataset.train, Record(IMAGES[0], 99, ("a third caption.", "a human caption 0."))]
     records.append(Record("d/1.png", 5, ()))
     material = captioned_material(dataset_of(records), config)
-    assert material.identities is None
-    assert material.images == IMAGES, "without captions there is nothing to learn, and no image comes twice"
+    assert material.identities.tolist() == [-1] * 5
+    assert material.images == files(*IMAGES), "without captions there is nothing to learn, and no image comes twice"
     assert [caption.text for caption in material.captions[:3]] == [
         "a human caption 0.",
         "another human caption 0.",
@@ -143,8 +148,8 @@ def test_captioned_material_reads_no_identity(config, dataset):
 
 
 def test_identities_for_the_report_follow_the_images(dataset):
-    assert report_identities(dataset, ["c/1.png", "a/1.png", "a/2.png"]).tolist() == [6, 0, 0]
-    assert report_identities(dataset_of([Record("x.png", -1, ())]), ["x.png"]) is None
+    assert report_identities(dataset, files("c/1.png", "a/1.png", "a/2.png")).tolist() == [6, 0, 0]
+    assert report_identities(dataset_of([Record("x.png", -1, ())]), files("x.png")) is None
 
 
 def test_methods_are_found_by_name_or_told():
