@@ -135,7 +135,9 @@ def test_captioned_material_reads_no_identity(config, dataset):
     records.append(Record("d/1.png", 5, ()))
     material = captioned_material(dataset_of(records), config)
     assert material.identities.tolist() == [-1] * 5
-    assert material.images == files(*IMAGES), "without captions there is nothing to learn, and no image comes twice"
+    assert material.images == files(*IMAGES), (
+        "without captions there is nothing to learn, and no image comes twice"
+    )
     assert [caption.text for caption in material.captions[:3]] == [
         "a human caption 0.",
         "another human caption 0.",

@@ -17,6 +17,7 @@ import torch
 
 from engine import checkpoints
 from tests.pipeline.mini import ROOT, STAGES
+from tests.synthetic_set import write_synthetic_set
 from tests.trust.tiny_runs import ENVIRONMENT, TinyRun, differences
 
 pytestmark = pytest.mark.integration
@@ -106,6 +107,20 @@ def test_killed_at_random_moments_ssan_trains_as_if_undisturbed(server, tmp_path
     """With running statistics, companions and negatives that are drawn anew every epoch."""
     known = Undisturbed(TinyRun(tmp_path, server, "model.method=ssan", "model.image_size=[96,32]"))
     kill_and_compare(known, "train", DEFAULT_KILLS)
+
+
+def test_killed_between_two_sources_training_ends_as_if_undisturbed(server, tmp_path):
+    """A training on a synthetic set, then the rounds that start from it: at random, and where one goes over to the other."""
+    source = (f"gen_images.root={write_synthetic_set(tmp_path / 'people')}", "train.data=synthetic_then_real")
+    known = Undisturbed(TinyRun(tmp_path, server, *source))
+    kill_and_compare(known, "train", DEFAULT_KILLS)
+    operations = known.operations["train"]
+    done = [i for i, line in enumerate(operations) if "synthetic.done" in line]
+    for moment in (done[0], done[-1] + 1):
+        known.run.go_back("before train")
+        work = str(known.run.work)
+        assert known.run.run("train", watch=work, kill_before=moment) == -signal.SIGKILL, operations[moment]
+        known.goes_on("train")
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from engine import checkpoints
 from engine.config import load_config
 from engine.labels import PseudoLabels
 from tests.pipeline.mini import STAGES, free_port
+from tests.synthetic_set import write_synthetic_set
 from tests.trust.launched import ends_well, launch
 from tests.trust.tiny_runs import TSN, TinyRun, differences
 
@@ -26,13 +27,28 @@ METHODS = {
     "weighted": ("model.method=pspd", "train.max_epoch=20", "train.rounds=1", "train.pair_weights=consensus"),
     "tsn": ("train.max_epoch=10", "train.rounds=2", "train.batch_size=8", *TSN),
     "cada": ("train.max_epoch=20", "train.batch_size=16", "train.warm_up.init_lr=5e-6"),
+    "mixed": (
+        "model.method=pspd",
+        "train.data=mixed",
+        "train.max_epoch=20",
+        "train.rounds=1",
+        "train.batch_size=32",
+    ),
+    "in turn": (
+        "model.method=cada",
+        "train.data=synthetic_then_real",
+        "train.max_epoch=10",
+        "train.batch_size=16",
+    ),
 }
 
 
 @pytest.fixture(scope="module")
 def captioned(server, tmp_path_factory) -> TinyRun:
     """A data set without val (the last weights are kept, whatever they are worth) and its generated captions."""
-    return TinyRun(tmp_path_factory.mktemp("devices"), server, *RUN, name="icfg_pedes").finish(*STAGES[:3])
+    root = tmp_path_factory.mktemp("devices")
+    people = f"gen_images.root={write_synthetic_set(root / 'people')}"
+    return TinyRun(root, server, *RUN, people, name="icfg_pedes").finish(*STAGES[:3])
 
 
 class Trained:
@@ -167,6 +183,15 @@ def test_weighted_pairs_on_one_and_two_processes(captioned):
 
 def test_cada_on_one_and_two_processes(captioned):
     check_same(alone(captioned, "cada", "cada-one"), on_two(captioned, "cada", "cada-two"))
+
+
+def test_rounds_with_a_synthetic_set_beside_on_one_and_two_processes(captioned):
+    check_same(alone(captioned, "mixed", "mixed-one"), on_two(captioned, "mixed", "mixed-two"))
+
+
+@pytest.mark.slow
+def test_a_synthetic_set_and_then_the_data_set_on_one_and_two_processes(captioned):
+    check_same(alone(captioned, "in turn", "in-turn-one"), on_two(captioned, "in turn", "in-turn-two"))
 
 
 @pytest.mark.slow

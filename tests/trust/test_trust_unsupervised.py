@@ -1,4 +1,5 @@
-"""Unsupervised training reads neither an identity nor a human caption, and no image of the test split: shown bit by bit."""
+"""Unsupervised training reads neither an identity nor a human caption, and no image of the test split; training on synthetic
+images opens no real one, and reads no caption or identity of one. Shown bit by bit."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ import pytest
 
 from synthesis.demo import make_demo
 from tests.pipeline.mini import STAGES
+from tests.synthetic_set import write_synthetic_set
 from tests.trust.tiny_runs import TSN, TinyRun, differences
 
 pytestmark = pytest.mark.integration
@@ -84,3 +86,52 @@ def test_evaluation_misses_the_images_that_training_never_opened(before_and_afte
     process = before_and_after[0].start("test", *settings("pspd"))
     assert process.wait() == 1
     assert "6 of 6 images cannot be read" in process.said()
+
+
+SYNTHETIC = {"pspd": (), "tsn": TSN, "cada": (), "pairs": ("model.method=irra", "train.supervision=pairs")}
+
+
+def trained_on_synthetic(run: TinyRun, people: Path) -> dict[str, Any]:
+    """Checkpoints of several methods from synthetic images alone, after the stages that would caption real ones."""
+    shutil.rmtree(run.work, ignore_errors=True)
+    source = (f"gen_images.root={people}", "train.data=synthetic")
+    run.finish(*STAGES[:3], options=source)
+    for name, own in SYNTHETIC.items():
+        choice = () if name == "pairs" else (f"model.method={name}",)
+        run.finish("train", options=(*source, *choice, *own, f"run={name}"))
+    # The configuration and the mark name the data set's folder, which is the same.
+    return run.outcome()
+
+
+@pytest.fixture(scope="module")
+def with_and_without_real_images(server, tmp_path_factory):
+    """What trainings make of a synthetic set beside a real one, and beside one that has no trace of its train split."""
+    root = tmp_path_factory.mktemp("synthetic only")
+    people = write_synthetic_set(root / "people")
+    folder = make_demo(root / "datasets", train=10, val=2, test=3, images=2, seed=0)
+    run = TinyRun(root, server, *SHORT, data=root / "datasets")
+    before = trained_on_synthetic(run, people)
+    annotation = folder / "reid_raw.json"
+    records = json.loads(annotation.read_text("utf-8"))
+    for record in records:
+        if record["split"] != "val":
+            (folder / "imgs" / record["file_path"]).unlink()
+    annotation.write_text(json.dumps([record for record in records if record["split"] != "train"]), "utf-8")
+    return run, before, trained_on_synthetic(run, people)
+
+
+def test_synthetic_training_needs_no_real_training_image_caption_or_identity(with_and_without_real_images):
+    _, before, after = with_and_without_real_images
+    assert {f"output/{name}/best.pth" for name in SYNTHETIC} < before.keys()
+    assert not any(name.startswith("captions/") for name in before), "no stage captioned real images"
+    assert not differences(before, after)
+
+
+def test_every_other_training_misses_them(with_and_without_real_images):
+    """The control: they were really gone."""
+    run = with_and_without_real_images[0]
+    for data in ("real", "mixed", "synthetic_then_real"):
+        choice = (f"gen_images.root={run.root}/people", f"train.data={data}", "model.method=cada")
+        process = run.start("train", "--set", *choice, f"run={data}")
+        assert process.wait() == 1, data
+        assert "supervised and needs captions and identities" in process.said()

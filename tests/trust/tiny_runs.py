@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -117,10 +118,10 @@ class TinyRun:
         """A stage to its end: its exit code."""
         return self.start(stage, *arguments, **how).wait()
 
-    def finish(self, *stages: str) -> TinyRun:
-        """Stages to their end, all five by default; a failure is the test's."""
+    def finish(self, *stages: str, options: Sequence[str] = ()) -> TinyRun:
+        """Stages to their end, all five by default, with more settings; a failure is the test's."""
         for stage in stages or STAGES:
-            process = self.start(stage)
+            process = self.start(stage, *(["--set", *options] if options else ()))
             assert process.wait() == 0, (stage, process.said()[-2000:])
         return self
 
