@@ -19,7 +19,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ import torch
 
 from data.errors import UserError
 from engine import warm_up
+from engine.building import captioner_method
 from engine.config import Config, load_config
 from engine.marks import CAPTION_STAGES, Mark
 from engine.results import MSM, results_path
@@ -42,7 +43,10 @@ USAGE = "usage.jsonl"  # in a run's folder: what each start of a stage took
 
 @dataclass(frozen=True)
 class Variant:
-    """A setting that is compared: the method's and the data set's configuration, and what differs from them."""
+    """A setting that is compared: the method's and the data set's configuration, and what differs from them.
+
+    In `settings`, {epochs} stands for as many as PSPD's rounds together, {seed} for the run's, {output} for the folder of runs.
+    """
 
     title: str
     method: str = "pspd"
@@ -77,6 +81,24 @@ VARIANTS = {
     ),
     "syntbpr": Variant("SynTBPR, as many epochs", method="syntbpr", captions=False),
 }
+
+
+@dataclass(frozen=True)
+class Study:
+    """Variants that are compared in one table.
+
+    Attributes:
+        name: of the table's file.
+        prepare: called with PSPD's configuration and the seeds before anything runs.
+    """
+
+    name: str
+    variants: Mapping[str, Variant]
+    description: str
+    prepare: Callable[[Config, Sequence[int]], None] | None = None
+
+
+ABLATION = Study("ablation", VARIANTS, __doc__)
 
 
 @dataclass
@@ -123,7 +145,8 @@ class Run:
 
 
 def _check_warm_up(config: Config) -> None:
-    captions, weights = config.caption_directory / "captions.json", warm_up.warm_up_path(config)
+    captions = config.caption_directory / "captions.json"
+    weights = warm_up.warm_up_path(config, captioner_method(config))
     if captions.is_file() and warm_up.is_wanted(config) and not weights.is_file():
         raise UserError(
             f"{captions} is there and its warm-up {weights} is not: remove {captions.parent} as well, or make both again with "
@@ -142,7 +165,12 @@ def config_files(target: Path, method: str) -> list[Path]:
 
 
 def planned_runs(
-    target: Path, names: Sequence[str], seeds: Sequence[int], settings: Sequence[str], threads: int
+    target: Path,
+    names: Sequence[str],
+    seeds: Sequence[int],
+    settings: Sequence[str],
+    threads: int,
+    variants: Mapping[str, Variant] = VARIANTS,
 ) -> list[Run]:
     """The runs of these variants and seeds, captions before what needs them."""
     plain = load_config(config_files(target, "pspd"), settings)
@@ -151,11 +179,11 @@ def planned_runs(
     for seed in seeds:
         common = [*settings, f"seed={seed}", f"runtime.threads={threads}"]
         captions = Run(CAPTIONS, seed, config_files(target, "pspd"), common, list(CAPTION_STAGES))
-        if any(VARIANTS[name].captions for name in names):
+        if any(variants[name].captions for name in names):
             runs.append(captions)
         for name in names:
-            variant = VARIANTS[name]
-            own = [text.format(epochs=epochs) for text in variant.settings]
+            variant = variants[name]
+            own = [text.format(epochs=epochs, seed=seed, output=plain.output) for text in variant.settings]
             runs.append(
                 Run(
                     name,
@@ -322,7 +350,7 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     temporary.replace(path)
 
 
-def table(rows: Sequence[Mapping[str, Any]]) -> str:
+def table(rows: Sequence[Mapping[str, Any]], variants: Mapping[str, Variant] = VARIANTS) -> str:
     """Mean and spread over the seeds, as a Markdown table."""
     lines = [
         "| variant | protocol | seeds | Rank-1, features alone | Rank-1, re-ranked | mAP, re-ranked | minutes | peak MiB |",
@@ -333,7 +361,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
         groups.setdefault((row["variant"], row.get("protocol", "")), []).append(row)
     for (name, protocol), found in groups.items():
         metrics = [spread_text([row.get(key) for row in found]) for key in ("itc_r1", "itm_r1", "itm_mAP")]
-        title = VARIANTS[name].title if name in VARIANTS else "captions (stages 1 to 3)"
+        title = variants[name].title if name in variants else "captions (stages 1 to 3)"
         seeds = " ".join(str(row["seed"]) for row in found)
         minutes = sum(row["minutes"] for row in found) / len(found)
         peak = max(row["peak_mib"] for row in found)
@@ -353,14 +381,22 @@ def spread_text(values: Sequence[float | str | None]) -> str:
     return f"{found['mean']:.2f} ± {found['std']:.2f} ({found['min']:.2f} to {found['max']:.2f})"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, study: Study = ABLATION) -> int:
     """Run, write the CSV, print the table; returns the exit status."""
-    options = _parser().parse_args(arguments)
+    options = _parser(study).parse_args(arguments)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as ctrl-C: raises KeyboardInterrupt
     stopped, failed = False, set()
     try:
+        plain = load_config(config_files(options.config, "pspd"), options.overrides)
+        if study.prepare is not None:
+            study.prepare(plain, options.seeds)
         runs = planned_runs(
-            options.config, options.variants, options.seeds, options.overrides, options.threads
+            options.config,
+            options.variants,
+            options.seeds,
+            options.overrides,
+            options.threads,
+            study.variants,
         )
         todo = [run for run in runs if (options.force and run.name != CAPTIONS) or not run.finished()]
         print(f"{len(runs) - len(todo)} runs are finished, {len(todo)} to do.", flush=True)
@@ -372,16 +408,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     # All that is there, so that a run of one variant or seed does not lose the others' rows.
-    output = Path(load_config(config_files(options.config, "pspd"), options.overrides).output)
-    seeds = {int(path.name.rpartition("seed")[2]) for path in output.glob("ablation-*-seed[0-9]*")}
-    every = planned_runs(options.config, list(VARIANTS), sorted(seeds), options.overrides, options.threads)
+    folders = Path(plain.output).glob("ablation-*-seed[0-9]*")
+    seeds = sorted({int(path.name.rpartition("seed")[2]) for path in folders})
+    every = planned_runs(
+        options.config, list(study.variants), seeds, options.overrides, options.threads, study.variants
+    )
     rows = [row for run in every if _is_there(run) for row in rows_of(run)]
     if rows:
-        label = load_config(config_files(options.config, "pspd"), options.overrides).dataset.label
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        path = options.results / f"ablation-{label}-{device}-{torch.__version__.split('+')[0]}.csv"
+        version = torch.__version__.split("+")[0]
+        path = options.results / f"{study.name}-{plain.dataset.label}-{device}-{version}.csv"
         write_csv(path, rows)
-        print(f"{table(rows)}\n\n{path}")
+        print(f"{table(rows, study.variants)}\n\n{path}")
     return 130 if stopped else int(bool(failed))
 
 
@@ -393,13 +431,14 @@ def _is_there(run: Run) -> bool:
         return False
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(study: Study) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.ablation",
-        description=__doc__,
+        prog=f"python -m benchmarks.{study.name}",
+        description=study.description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS), metavar="NAME")
+    names = list(study.variants)
+    parser.add_argument("--variants", nargs="+", choices=names, default=names, metavar="NAME")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="N")
     parser.add_argument("--jobs", type=int, default=1, help="runs side by side")
     parser.add_argument("--threads", type=int, default=1, help="of each run")

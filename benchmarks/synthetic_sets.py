@@ -49,8 +49,20 @@ def swapped(records: Sequence[Record], share: float, seed: int) -> list[Record]:
 
 
 def without_edits(records: Sequence[Record]) -> list[Record]:
-    """The images as they were generated, without those that an editor made of them."""
-    return [record for record in records if not record.get("edit")]
+    """The images as they were generated; the place of each one that an editor made is taken by the pair that it was made from.
+
+    So there are as many pairs, and steps, as with the edits. An edit whose image is not in the set is left out.
+
+    Args:
+        records: each image followed by its edits, as `gen_images.py` writes them.
+    """
+    kept: list[Record] = []
+    for record in records:
+        if not record.get("edit"):
+            kept.append({**record, "captions": list(record["captions"])})
+        elif kept and kept[-1]["id"] == record["id"]:
+            kept[-1]["captions"].append(kept[-1]["captions"][0])
+    return kept
 
 
 def write_variation(source: Path, target: Path, change: Callable[[list[Record]], list[Record]]) -> None:

@@ -106,6 +106,10 @@ def _check_data(config: Config) -> None:
         raise UserError(
             f"Nothing is trained with train.supervision=zero-shot, so train.data={data} means nothing: set it to real."
         )
+    if data == "synthetic" and config.gen_images.scenario == "all":
+        raise UserError(
+            "gen_images.scenario=all has read real captions, so it is no train.data=synthetic: use mixed or synthetic_then_real."
+        )
     if data == "synthetic" and settings.val_identities:
         raise UserError(
             "train.val_identities holds out images of the real train split, of which train.data=synthetic opens none: set it "

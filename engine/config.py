@@ -281,6 +281,7 @@ class GenImagesConfig(Section):
     """The synthetic data set, which ``gen_images.py`` makes."""
 
     root: str = "datasets/synthetic"
+    scenario: Literal["none", "few", "all"] = "none"  # whose look a personalised generator has learned
 
 
 class RuntimeConfig(Section):

@@ -136,8 +136,10 @@ def synthetic_material(config: Config) -> Material:
     Raises:
         UserError: there is no such set.
     """
-    dataset = open_synthetic(config)
-    return _labelled(dataset, f"{Path(config.gen_images.root).name} (synthetic)", config)
+    settings = config.gen_images
+    made = {"few": ", generator tuned on real images", "all": ", generator tuned on real images and captions"}
+    source = f"{Path(settings.root).name} (synthetic{made.get(settings.scenario, '')})"
+    return _labelled(open_synthetic(config), source, config)
 
 
 def generated_material(dataset: PedesDataset, config: Config) -> Material:

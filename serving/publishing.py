@@ -93,15 +93,19 @@ def _write(opened: Opened, directory: Path, terms: str, name: str) -> None:
 
 def _facts(opened: Opened, terms: str, name: str) -> Facts:
     config = _config(opened)
-    kind = DATASETS.get(config.dataset.name) if config else None
-    drawn = config is not None and config.dataset.synthesis is not None
+    made = config.train.data if config else "real"
+    kind = DATASETS.get("synthetic" if made == "synthetic" else config.dataset.name) if config else None
+    drawn = config is not None and config.dataset.synthesis is not None and made != "synthetic"
     if not terms and not drawn and not getattr(kind, "terms", ""):
         raise UserError(
             "Nothing is known here about the images that this model was trained on: say with --terms where they are from and on "
             "what ground they were used; it goes into the model's card."
         )
     data = config.dataset.label if config else "images of the publisher's own"
+    data = opened.content["meta"].get("trained_on") or data
     known = DRAWN if drawn else getattr(kind, "terms", "") or OWN
+    if made in ("mixed", "synthetic_then_real"):
+        known += f" {DATASETS['synthetic'].terms}"
     results = _results(opened)
     return Facts(
         name=name,
@@ -109,8 +113,8 @@ def _facts(opened: Opened, terms: str, name: str) -> Facts:
         training=_public(config.model_dump(mode="json")) if config else {},
         data=data,
         terms=" ".join(filter(None, (known, terms))),
-        source="" if drawn else getattr(kind, "source", ""),
-        is_free=drawn and not terms and not opened.content["meta"].get("started_from"),
+        source="" if drawn or made == "synthetic" else getattr(kind, "source", ""),
+        is_free=drawn and made == "real" and not terms and not opened.content["meta"].get("started_from"),
         results=results,
         seeds=_seeds(opened, config, results) if config and results else None,
         **(_supervision(config) if config else {}),
@@ -119,6 +123,17 @@ def _facts(opened: Opened, terms: str, name: str) -> Facts:
 
 def _supervision(config: Config) -> dict[str, str]:
     """What stood in for identities, and where the texts came from."""
+    made = {"supervision": "those that generated people have", "captions": "those that generated images have"}
+    if config.train.data == "synthetic":
+        return made
+    real = _supervision_of_dataset(config)
+    if config.train.data == "real":
+        return real
+    joint = "and" if config.train.data == "mixed" else "after"
+    return {name: f"{text}; {joint} {made[name]}" for name, text in real.items()}
+
+
+def _supervision_of_dataset(config: Config) -> dict[str, str]:
     if reads_captions(config):
         known = (
             "the data set's identities"

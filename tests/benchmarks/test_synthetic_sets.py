@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 
 import pytest
@@ -87,10 +86,9 @@ def test_a_variation_shares_the_images_and_is_written_once(tmp_path):
         write_variation(other, target, list)
 
 
-def test_edits_are_left_out(tmp_path):
-    kept = without_edits(records_of(4))
+def test_the_place_of_edits_is_taken_by_what_they_were_made_from():
+    kept = without_edits(records_of(4, captions=1))
     assert [record["file_path"] for record in kept] == [f"{person}/0.jpg" for person in range(4)]
-    assert (
-        json.dumps(without_edits([{"id": 1, "edit": None}, {"id": 2}]))
-        == '[{"id": 1, "edit": null}, {"id": 2}]'
-    )
+    assert kept[1]["captions"] == ["person 1, view 0, sentence 0"] * 3
+    lost = without_edits(records_of(4, captions=1)[1:])
+    assert [record["id"] for record in lost] == [10, 20, 30], "the edits of an image that is not there"

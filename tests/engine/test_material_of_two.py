@@ -85,6 +85,12 @@ def test_synthetic_alone_reads_nothing_of_the_data_set(choose):
     assert own.source == "people (synthetic)"
 
 
+def test_a_set_that_real_images_had_a_part_in_says_so(choose):
+    config = choose("mixed")
+    config.gen_images.scenario = "few"
+    assert synthetic_material(config).source == "people (synthetic, generator tuned on real images)"
+
+
 def test_one_after_the_other_share_a_vocabulary_and_nothing_else(choose, dataset):
     config = choose("synthetic_then_real")
     own, before = materials_of(dataset, config)
@@ -117,6 +123,7 @@ def test_a_set_without_captions_is_told(choose, dataset):
     [
         ({"gen_images": None}, r"set gen_images\.root"),
         ({"supervision": "zero-shot"}, r"Nothing is trained"),
+        ({"gen_images": {"scenario": "all"}, "data": "synthetic"}, "has read real captions"),
         ({"val_identities": 1, "data": "synthetic", "supervision": "labels"}, "opens none"),
         ({"rounds": 0, "supervision": "pseudo"}, r"Without rounds nothing is learnt"),
         (

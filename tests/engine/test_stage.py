@@ -18,6 +18,7 @@ from engine.command_line import read_command, stage_parser
 from engine.config import Config
 from engine.distributed import Interrupted
 from engine.marks import Mark
+from engine.outstanding import outstanding
 from engine.run import Run, StopSignal
 from engine.stage import Context, set_aside
 from models.registry import ModelError
@@ -60,6 +61,24 @@ def test_a_setting_that_is_younger_than_the_mark_is_a_change_only_where_it_is_se
         f"dataset.root 'datasets' -> {config.dataset.root!r}",
         f"train.warm_up.lr_warmup_steps 0 -> {config.train.warm_up.lr_warmup_steps}",
     ]
+
+
+def test_which_synthetic_set_there_is_concerns_trainings_that_read_it(config):
+    Mark.of("train", config).set()
+    config.gen_images = {"root": "people"}
+    assert Mark.of("train", config).changes() == []
+    config.train.data = "mixed"
+    assert [line.partition(" ")[0] for line in Mark.of("train", config).changes()] == [
+        "train.data",
+        "gen_images",
+    ]
+    Mark.of("train", config).set()
+    assert Mark.of("train", config).changes() == []
+    config.gen_images.root = "others"
+    assert Mark.of("train", config).changes() == ["gen_images.root 'people' -> 'others'"]
+    config.train.data = "synthetic"
+    assert outstanding(config)[0] == ("test", False), "no stage captions real images"
+    assert Mark.of("gen_text", config).changes() is None
 
 
 def test_a_damaged_mark_counts_as_none(config, tmp_path):

@@ -117,18 +117,3 @@ def test_both_at_once(pipeline, choice, supervision):
         assert pipeline(stage, *settings) == 0, pipeline.messages
     assert phases_of(pipeline)[-1] == ("supervised" if supervision == "labels" else "round-0")
     assert trained(pipeline)["meta"]["trained_on"] == "mini + people (synthetic)"
-
-
-def test_another_set_is_a_change_to_a_training_that_read_it(pipeline, choice, tmp_path):
-    assert pipeline("train", *choice("synthetic")) == 0, pipeline.messages
-    elsewhere = ("--set", f"gen_images.root={tmp_path}/others")
-    assert pipeline("train", *elsewhere, "train.data=synthetic") == 0, pipeline.messages
-    assert pipeline.said(f"gen_images.root '{choice('x')[1].partition('=')[2]}' -> '{tmp_path}/others'")
-
-
-def test_a_training_that_did_not_read_it_knows_none(pipeline, choice):
-    settings = ("--set", "train.supervision=labels")
-    assert pipeline("train", *settings) == 0, pipeline.messages
-    assert pipeline("train", *settings, "gen_images.root=elsewhere") == 0, pipeline.messages
-    assert pipeline.said("already finished")
-    assert not pipeline.said("other settings")

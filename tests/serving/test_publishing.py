@@ -193,6 +193,30 @@ def test_a_supervised_model_says_so(words, tmp_path):
     assert_same_model(tmp_path / "a", cada)
 
 
+@pytest.mark.parametrize(
+    ("data", "labels", "terms"),
+    [
+        ("synthetic", "those that generated people have", "Generated images"),
+        ("mixed", "the data set's identities; and those that generated people have", "on request"),
+        (
+            "synthetic_then_real",
+            "the data set's identities; after those that generated people have",
+            "on request",
+        ),
+    ],
+)
+def test_a_model_of_synthetic_images_says_so(words, tmp_path, data, labels, terms):
+    settings = (f"train.data={data}", "gen_images.root=/srv/people")
+    cada = make_run(tmp_path / "output", words, "cuhk", *settings, method="cada")
+    assert run("publish", "--checkpoint", cada / "best.pth", "--to", tmp_path / "a").code == 0
+    card = (tmp_path / "a/README.md").read_text()
+    assert f"| Labels | {labels} |" in card
+    assert terms in card
+    assert "Generated images: they show nobody who exists." in card
+    assert "/srv/people" not in card + (tmp_path / "a/config.json").read_text()
+    assert head_of(card)["license"] == "other"
+
+
 def test_twice_is_fine_and_other_folders_are_left_alone(cuhk, tmp_path, messages):
     out = tmp_path / "a"
     for _ in range(2):

@@ -39,6 +39,7 @@ METHODS = {
         "train.data=synthetic_then_real",
         "train.max_epoch=10",
         "train.batch_size=16",
+        "train.warm_up.init_lr=5e-6",
     ),
 }
 
