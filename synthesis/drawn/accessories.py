@@ -82,7 +82,9 @@ class Head:
             spot = ahead + side * 0.42 * width * max(0.0, self.facing)
             self.layers.ellipse((spot, y + 0.010), (0.007, 0.005), eye, edge=0)
         person = self.body.person
-        if person.beard:
+        if person.mask:
+            self._mask(x, y, width)
+        if person.beard and not person.mask:
             self.layers.ellipse(
                 (x + 0.2 * self.aside * width, y + 0.057), (width * 0.62, 0.017), self.hair, edge=0
             )
@@ -98,6 +100,12 @@ class Head:
             for side in SIDES:
                 spot = ahead + side * 0.42 * width * max(0.0, self.facing)
                 self.layers.ellipse((spot, y + 0.011), (0.017, 0.013), frame, edge=0)
+
+    def _mask(self, x: float, y: float, width: float) -> None:
+        """A cloth mask over nose and mouth."""
+        paint = self.layers.add("mask", (206, 222, 232))
+        middle = x + 0.25 * self.aside * width
+        self.layers.ellipse((middle, y + 0.042), (width * 0.84, 0.026), paint, edge=16)
 
     def _hanging_hair(self) -> None:
         x, y = self.centre
@@ -171,6 +179,24 @@ class Head:
         if self.body.facing(0.35) > 0.2:
             start, end = (self.body.surface(0.35, height, 1.15) for height in (0.19, 0.33))
             self.layers.line([start, end], 0.040, paint, NEUTRAL - 6)
+
+
+def paint_phone(body: Body, layers: Layers) -> None:
+    """A phone in the hand that is nearer to the camera."""
+    side = max(SIDES, key=lambda side: body.depth(body.arms[side][2]))
+    x, y = body.project(body.arms[side][2])
+    paint = layers.add("phone", (28, 30, 36))
+    layers.polygon(
+        [(x - 0.017, y - 0.03), (x + 0.017, y - 0.03), (x + 0.017, y + 0.03), (x - 0.017, y + 0.03)], paint
+    )
+
+
+def paint_thumb(body: Body, layers: Layers) -> None:
+    """The thumb that a pose has up."""
+    if body.pose.thumb:
+        x, y = body.project(body.arms[body.pose.thumb][2])
+        paint = layers.add("skin", body.person.skin)
+        layers.limb([(x, y - 0.004), (x, y - 0.04)], [0.012, 0.009], paint)
 
 
 class Bag:

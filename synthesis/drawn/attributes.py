@@ -114,6 +114,8 @@ class Person:
     scarf: Thing | None = None
     glasses: bool = False
     beard: bool = False
+    phone: bool = False
+    mask: bool = False
 
     def description(self) -> tuple[str, ...]:
         """Everything about the identity that has a name; unique in a data set."""
@@ -131,11 +133,13 @@ class Person:
                     str(part.is_open),
                 ]
                 words.append(part.inner.term if part.inner else "")
+        words += [thing for thing in ("phone", "mask") if getattr(self, thing)]
         return tuple(words)
 
     def record(self) -> dict:
-        """The identity as JSON-ready nested dictionaries."""
-        return asdict(self)
+        """The identity as JSON-ready nested dictionaries; a phone and a mask, which the demo's people have none of, where there is one."""
+        content = asdict(self)
+        return {name: value for name, value in content.items() if value or name not in ("phone", "mask")}
 
 
 @dataclass(frozen=True)

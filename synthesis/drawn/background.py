@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from PIL import Image, ImageDraw, ImageFilter
 
 from synthesis.drawn.colours import RGB
+from synthesis.drawn.figure import Body
 from synthesis.drawn.layers import NEUTRAL, Layers
 
 _GROUNDS: tuple[RGB, ...] = (
@@ -43,11 +44,11 @@ Painting = tuple[
 ]  # canvas, its size, the horizon, colours
 
 
-def _shift(rgb: RGB, amount: float) -> RGB:
+def shift(rgb: RGB, amount: float) -> RGB:
     return tuple(max(0, min(255, round(channel + amount))) for channel in rgb)
 
 
-def _speckle(
+def speckle(
     draw: ImageDraw.ImageDraw,
     box: tuple[float, float, float, float],
     rgb: RGB,
@@ -59,7 +60,7 @@ def _speckle(
     for _ in range(count):
         x, y = rng.uniform(left, right), rng.uniform(top, bottom)
         wide, high = rng.uniform(2, 0.3 * (right - left)), rng.uniform(1, 0.08 * (bottom - top) + 2)
-        draw.rectangle((x, y, x + wide, y + high), fill=_shift(rgb, rng.uniform(-16, 16)))
+        draw.rectangle((x, y, x + wide, y + high), fill=shift(rgb, rng.uniform(-16, 16)))
 
 
 def _ground(place: Painting, rng: random.Random) -> None:
@@ -69,16 +70,16 @@ def _ground(place: Painting, rng: random.Random) -> None:
     bands = 8
     for band in range(bands):
         top = horizon + (height - horizon) * band / bands
-        draw.rectangle((0, top, width, height), fill=_shift(base, -10 + 3 * band))
-    _speckle(draw, (0, horizon, width, height), base, rng, 6)
+        draw.rectangle((0, top, width, height), fill=shift(base, -10 + 3 * band))
+    speckle(draw, (0, horizon, width, height), base, rng, 6)
     kind = rng.choice(("tiles", "crosswalk", "kerb", "plain"))
     if kind == "tiles":
         vanish = width * rng.uniform(-0.2, 1.2)
         for step in range(-4, 10):
-            draw.line((vanish, horizon - height * 0.3, step * width * 0.25, height), fill=_shift(base, -18))
+            draw.line((vanish, horizon - height * 0.3, step * width * 0.25, height), fill=shift(base, -18))
         for step in (0.1, 0.3, 0.6, 1.0):
             y = horizon + (height - horizon) * step
-            draw.line((0, y, width, y), fill=_shift(base, -18))
+            draw.line((0, y, width, y), fill=shift(base, -18))
     elif kind == "crosswalk":
         lean = rng.uniform(-0.4, 0.4) * width
         for step in range(-1, 5):
@@ -94,8 +95,8 @@ def _ground(place: Painting, rng: random.Random) -> None:
             )
     elif kind == "kerb":
         y = horizon + rng.uniform(0.05, 0.4) * (height - horizon)
-        draw.rectangle((0, horizon, width, y), fill=_shift(base, -34))
-        draw.rectangle((0, y, width, y + 2), fill=_shift(base, 28))
+        draw.rectangle((0, horizon, width, y), fill=shift(base, -34))
+        draw.rectangle((0, y, width, y + 2), fill=shift(base, 28))
 
 
 def _wall(place: Painting, rng: random.Random) -> None:
@@ -103,13 +104,13 @@ def _wall(place: Painting, rng: random.Random) -> None:
     width, _ = size
     base = rng.choice(scenery.walls)
     draw.rectangle((0, 0, width, horizon), fill=base)
-    _speckle(draw, (0, 0, width, horizon), base, rng, 7)
+    speckle(draw, (0, 0, width, horizon), base, rng, 7)
     kind = rng.choice(("bricks", "windows", "door", "plain", "shutters"))
     if kind == "bricks":
         for row in range(int(horizon // 6) + 1):
-            draw.line((0, row * 6, width, row * 6), fill=_shift(base, 20))
+            draw.line((0, row * 6, width, row * 6), fill=shift(base, 20))
             for x in range(row % 2 * 6, width, 12):
-                draw.line((x, row * 6, x, row * 6 + 6), fill=_shift(base, 20))
+                draw.line((x, row * 6, x, row * 6 + 6), fill=shift(base, 20))
     elif kind == "windows":
         step = width * rng.uniform(0.35, 0.6)
         start = -rng.random() * step
@@ -119,27 +120,27 @@ def _wall(place: Painting, rng: random.Random) -> None:
                 draw.rectangle(
                     (x, y * horizon, x + step * 0.66, (y + 0.28) * horizon),
                     fill=(70, 80, 90),
-                    outline=_shift(base, 30),
+                    outline=shift(base, 30),
                 )
     elif kind == "door":
         x = rng.uniform(-0.2, 0.8) * width
         draw.rectangle(
-            (x, 0.2 * horizon, x + 0.45 * width, horizon), fill=_shift(base, -50), outline=_shift(base, 24)
+            (x, 0.2 * horizon, x + 0.45 * width, horizon), fill=shift(base, -50), outline=shift(base, 24)
         )
     elif kind == "shutters":
         for y in range(0, int(horizon), 4):
-            draw.line((0, y, width, y), fill=_shift(base, -22))
+            draw.line((0, y, width, y), fill=shift(base, -22))
 
 
 def _street(place: Painting, rng: random.Random) -> None:
     draw, size, horizon, scenery = place
     width, height = size
     for row in range(0, int(horizon), 4):
-        draw.rectangle((0, row, width, row + 4), fill=_shift((190, 200, 210), -0.25 * row))
+        draw.rectangle((0, row, width, row + 4), fill=shift((190, 200, 210), -0.25 * row))
     x = -rng.random() * width * 0.3
     while x < width:
         wide, top = rng.uniform(0.2, 0.5) * width, rng.uniform(0, 0.7) * horizon
-        draw.rectangle((x, top, x + wide, horizon), fill=_shift(rng.choice(scenery.walls), -24))
+        draw.rectangle((x, top, x + wide, horizon), fill=shift(rng.choice(scenery.walls), -24))
         x += wide
     if rng.random() < 0.5:
         x, colour = (
@@ -149,7 +150,7 @@ def _street(place: Painting, rng: random.Random) -> None:
         top = horizon - 0.05 * height
         draw.rounded_rectangle((x, top, x + 0.7 * width, top + 0.13 * height), 6, fill=colour)
         draw.rounded_rectangle(
-            (x + 0.12 * width, top - 0.05 * height, x + 0.56 * width, top + 2), 4, fill=_shift(colour, -24)
+            (x + 0.12 * width, top - 0.05 * height, x + 0.56 * width, top + 2), 4, fill=shift(colour, -24)
         )
 
 
@@ -162,7 +163,7 @@ def _park(place: Painting, rng: random.Random) -> None:
         radius = rng.uniform(0.12, 0.3) * width
         draw.ellipse(
             (x - radius, y - radius, x + radius, y + radius),
-            fill=_shift(rng.choice(scenery.foliage), rng.uniform(-10, 24)),
+            fill=shift(rng.choice(scenery.foliage), rng.uniform(-10, 24)),
         )
     for _ in range(2):
         x, wide = rng.uniform(0, 1) * width, rng.uniform(0.03, 0.09) * width
@@ -184,7 +185,7 @@ def _shop(place: Painting, rng: random.Random) -> None:
     """A lit window with goods under a coloured sign."""
     draw, (width, _), horizon, scenery = place
     frame = rng.choice(scenery.walls)
-    draw.rectangle((0, 0, width, horizon), fill=_shift(frame, -30))
+    draw.rectangle((0, 0, width, horizon), fill=shift(frame, -30))
     sign = rng.choice(((150, 46, 40), (40, 84, 120), (58, 104, 74), (196, 160, 70)))
     draw.rectangle((0, 0, width, 0.16 * horizon), fill=sign)
     draw.rectangle((0.04 * width, 0.22 * horizon, 0.96 * width, 0.92 * horizon), fill=(222, 212, 180))
@@ -194,7 +195,7 @@ def _shop(place: Painting, rng: random.Random) -> None:
         goods = rng.choice(((176, 120, 96), (110, 128, 140), (150, 150, 120), (120, 90, 110)))
         draw.rectangle((x, y, x + wide, min(0.92 * horizon, y + high)), fill=goods)
     x = rng.uniform(0.2, 0.8) * width
-    draw.rectangle((x, 0.16 * horizon, x + 3, horizon), fill=_shift(frame, -60))
+    draw.rectangle((x, 0.16 * horizon, x + 3, horizon), fill=shift(frame, -60))
 
 
 def _station(place: Painting, rng: random.Random) -> None:
@@ -204,16 +205,16 @@ def _station(place: Painting, rng: random.Random) -> None:
     draw.rectangle((0, 0, width, horizon), fill=base)
     size = rng.randint(7, 12)
     for x in range(0, width, size):
-        draw.line((x, 0, x, horizon), fill=_shift(base, -16))
+        draw.line((x, 0, x, horizon), fill=shift(base, -16))
     for y in range(0, int(horizon), size):
-        draw.line((0, y, width, y), fill=_shift(base, -16))
+        draw.line((0, y, width, y), fill=shift(base, -16))
     band = rng.uniform(0.2, 0.5) * horizon
     colour = rng.choice(((60, 92, 130), (140, 70, 60), (78, 120, 96)))
     draw.rectangle((0, band, width, band + 0.08 * horizon), fill=colour)
     if rng.random() < 0.6:
         x, wide = rng.uniform(-0.1, 0.9) * width, rng.uniform(0.12, 0.24) * width
-        draw.rectangle((x, 0, x + wide, horizon), fill=_shift(base, -44))
-        draw.rectangle((x, 0, x + 0.3 * wide, horizon), fill=_shift(base, -26))
+        draw.rectangle((x, 0, x + wide, horizon), fill=shift(base, -44))
+        draw.rectangle((x, 0, x + 0.3 * wide, horizon), fill=shift(base, -26))
 
 
 def _yard(place: Painting, rng: random.Random) -> None:
@@ -224,11 +225,11 @@ def _yard(place: Painting, rng: random.Random) -> None:
     while x < width:
         wide, top = rng.uniform(0.4, 0.8) * width, rng.uniform(0.05, 0.5) * horizon
         colour = rng.choice(
-            ((118, 70, 58), (62, 84, 104), (96, 104, 84), _shift(rng.choice(scenery.walls), -40))
+            ((118, 70, 58), (62, 84, 104), (96, 104, 84), shift(rng.choice(scenery.walls), -40))
         )
         draw.rectangle((x, top, x + wide, horizon + 0.02 * height), fill=colour)
         for step in range(int(wide // 5)):
-            draw.line((x + 5 * step, top, x + 5 * step, horizon), fill=_shift(colour, -14))
+            draw.line((x + 5 * step, top, x + 5 * step, horizon), fill=shift(colour, -14))
         x += wide + 0.03 * width
 
 
@@ -256,6 +257,13 @@ def paint_background(
     if rng.random() < 0.25:
         _railing(draw, size, horizon, rng)
     return image.filter(ImageFilter.BoxBlur(rng.uniform(0.6, 1.6)))
+
+
+def paint_seat(body: Body, layers: Layers) -> None:
+    """A block that a person sits on."""
+    paint = layers.add("seat", (96, 84, 72))
+    (x, top), reach = body.prism((0.0, 0.53, -0.02), 0.15, 0.12)
+    layers.polygon([(x - reach, top), (x + reach, top), (x + reach, 0.985), (x - reach, 0.985)], paint)
 
 
 def paint_shadow(layers: Layers) -> None:

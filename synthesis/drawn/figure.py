@@ -45,15 +45,30 @@ _SECTIONS = {
 }
 
 
+Arms = tuple[tuple[float, float], tuple[float, float]]
+
+
 @dataclass(frozen=True)
 class Pose:
-    """How one image shows the body: angles in radians, `pitch` the downward tilt of the camera as a slope."""
+    """How one image shows the body: angles in radians, `pitch` the downward tilt of the camera as a slope.
+
+    Attributes:
+        stride: swing of the person's left leg, the right one's is opposite; 0 stands.
+        arm_swing, elbow: of both arms, opposite to each other; `arms` instead: swing and elbow of the right and the left one.
+        seat: forward swing of both thighs, with the shins upright; 0 stands.
+        bend: how far a leg that swings back bends its knee, as a share of its swing.
+        thumb: the side whose thumb is up, 0 none.
+    """
 
     yaw: float
-    stride: float  # swing of the person's left leg; 0 stands
+    stride: float
     arm_swing: float
     elbow: float
     pitch: float
+    arms: Arms | None = None
+    seat: float = 0.0
+    bend: float = 0.75
+    thumb: int = 0
 
     @property
     def view(self) -> str:
@@ -99,8 +114,9 @@ class Body:
 
     def _leg(self, side: int) -> tuple[Vector, Vector, Vector, Vector]:
         """Hip, knee, ankle and toe."""
-        swing = side * self.pose.stride
-        bend = 0.04 + (0.75 * -swing if swing < 0 else 0.0)
+        stride = side * self.pose.stride
+        swing = stride + self.pose.seat
+        bend = 0.04 + (self.pose.bend * -stride if stride < 0 else 0.0) + self.pose.seat
         x = side * 0.054 * self.width
         hip = (x, _HIP_Y, -0.004)
         knee = (x * 1.02, hip[1] + _THIGH * cos(swing), hip[2] + _THIGH * sin(swing))
@@ -112,7 +128,9 @@ class Body:
 
     def _arm(self, side: int) -> tuple[Vector, Vector, Vector]:
         """Shoulder, elbow and hand."""
-        swing = side * self.pose.arm_swing
+        swing, bend = side * self.pose.arm_swing, self.pose.elbow
+        if self.pose.arms is not None:
+            swing, bend = self.pose.arms[SIDES.index(side)]
         _, width, _, _ = self.sections[2]
         shoulder = (side * (width - 0.020), _SHOULDER_Y, 0.0)
         elbow = (
@@ -120,7 +138,7 @@ class Body:
             shoulder[1] + _UPPER_ARM * cos(swing),
             _UPPER_ARM * sin(swing),
         )
-        lower = swing + self.pose.elbow
+        lower = swing + bend
         hand = (elbow[0] + side * 0.006, elbow[1] + _FOREARM * cos(lower), elbow[2] + _FOREARM * sin(lower))
         return shoulder, elbow, hand
 

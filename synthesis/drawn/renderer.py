@@ -7,19 +7,21 @@ call with an image and the slots that can be seen in it.
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 from PIL import Image
 
-from synthesis.drawn.accessories import Bag, Head
+from synthesis.drawn.accessories import Bag, Head, paint_phone, paint_thumb
 from synthesis.drawn.attributes import Person, sample_person
-from synthesis.drawn.background import paint_background, paint_occluder, paint_shadow
+from synthesis.drawn.background import paint_background, paint_occluder, paint_seat, paint_shadow
 from synthesis.drawn.camera import Shot, expose
 from synthesis.drawn.figure import SIDES, Body, Pose, sample_pose
 from synthesis.drawn.garments import Wardrobe
 from synthesis.drawn.layers import Layers
+from synthesis.drawn.places import PLACES, paint_place
 from synthesis.drawn.worlds import STREET, World
 
 _TALL = 400  # pixels of the supersampled canvas that a crop should reach
@@ -54,10 +56,18 @@ class ProceduralRenderer:
     def __init__(self, world: World = STREET) -> None:
         self.world = world
 
-    def render(self, person: Person, shot: Shot, seed: str) -> Picture:
-        """See `Renderer.render`."""
+    def render(
+        self, person: Person, shot: Shot, seed: str, posed: Callable[[Pose], Pose] | None = None
+    ) -> Picture:
+        """See `Renderer.render`.
+
+        Args:
+            posed: makes another pose of the one that was drawn; clothes, scene and light stay as they are.
+        """
         rng = random.Random(f"render/{seed}")
         pose = sample_pose(shot.view, shot.camera.pitch, rng)
+        if posed is not None:
+            pose = posed(pose)
         columns, rows = shot.size
         factor = max(2, round(_TALL / rows))
         scale = shot.height * rows * factor
@@ -69,7 +79,10 @@ class ProceduralRenderer:
         draw_person(person, pose, layers, rng)
         if shot.occluded:
             paint_occluder(layers, rng, self.world.scenery)
-        scene = paint_background(shot.size, shot.camera.scenes, rng, self.world.scenery)
+        if shot.camera.scenes[0] in PLACES:
+            scene = paint_place(shot.size, rng.choice(shot.camera.scenes), rng)
+        else:
+            scene = paint_background(shot.size, shot.camera.scenes, rng, self.world.scenery)
         background = np.asarray(scene, dtype=np.float32)
         colour, coverage, relief = layers.flatten(factor)
         picture = (colour + background * (1 - coverage)) * relief + _SHEEN * (relief - 1) * coverage
@@ -84,6 +97,8 @@ def draw_person(person: Person, pose: Pose, layers: Layers, rng: random.Random) 
     far_leg, near_leg = sorted(SIDES, key=lambda side: body.depth(body.legs[side][1]))
     far_arm, near_arm = sorted(SIDES, key=lambda side: body.depth(body.arms[side][1]))
     arms_first = [side for side in (far_arm, near_arm) if body.depth(body.arms[side][1]) < -0.04]
+    if pose.seat:
+        paint_seat(body, layers)
     bag.behind()
     head.behind()
     for side in arms_first:
@@ -99,6 +114,9 @@ def draw_person(person: Person, pose: Pose, layers: Layers, rng: random.Random) 
     bag.before()
     head.front()
     head.side_strands()
+    if person.phone:
+        paint_phone(body, layers)
+    paint_thumb(body, layers)
 
 
 def _passer_by(layers: Layers, world: World, rng: random.Random) -> None:
