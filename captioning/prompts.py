@@ -1,6 +1,6 @@
 """What the backends are asked, and how a question is recognised again.
 
-Every prompt is one of five kinds. A backend that understands language simply answers it; one that does not (the
+Every prompt is one of seven kinds. A backend that understands language simply answers it; one that does not (the
 `palette` backend reads pixels only) asks `kind_of` what is wanted and `payload_of` for the text inside.
 
 Kinds:
@@ -10,6 +10,8 @@ Kinds:
     attributes  sort a caption's clothing into "Upper: ..." and "Lower: ..."
     fixed       fill the template of one fixed style from an image, or rewrite a query into it (text style
                 normalisation, TSN)
+    constant    one sentence with everything that describes the person, for generated images (SynTBPR)
+    variable    the same in the style of one of `captioning.templates`
 """
 
 from __future__ import annotations
@@ -17,8 +19,9 @@ from __future__ import annotations
 from typing import Literal
 
 from captioning.gender import Gender
+from captioning.templates import Template
 
-Kind = Literal["base", "styled", "simplify", "attributes", "fixed"]
+Kind = Literal["base", "styled", "simplify", "attributes", "fixed", "constant", "variable"]
 Stage = Literal["A", "C"]
 
 # A base caption longer than this is sent to the text model to be simplified (characters; methods.md 1.1).
@@ -70,6 +73,19 @@ FIXED_REWRITE_PROMPT = (
     "Description: {caption}"
 )
 
+CONSTANT_PROMPT = (
+    "Give one sentence about the person in this picture that names age, gender, upper garment, lower garment, hair, shoes and "
+    "belongings, each with its colour and style. Leave out the background, the pose, guesses and opinions, and answer with the "
+    "sentence alone."
+)
+
+VARIABLE_PROMPT = (
+    "Describe the person in this picture by gender, upper garment, lower garment, hair, shoes and belongings, each with its colour, "
+    "in a style similar to the example below. Put person, man or woman in the place of [person], words of your own in the places "
+    "of the other brackets, leave out what is not visible, invent nothing, and answer with the description alone.\n"
+    "Example: {template}"
+)
+
 # The captioner (stages B and C) is trained and asked with this question for the base caption.
 CAPTIONER_QUESTION = "what does a man or woman wear?"
 
@@ -91,6 +107,7 @@ OPENINGS_STAGE_C: dict[Gender, tuple[str, ...]] = {
 }
 
 _DESCRIPTION = "\nDescription: "
+_EXAMPLE = "\nExample: "
 
 
 def opening(gender: Gender, index: int, stage: Stage = "A") -> str:
@@ -140,6 +157,21 @@ def fixed_rewrite_prompt(caption: str) -> str:
     return FIXED_REWRITE_PROMPT.replace("{caption}", caption)
 
 
+def constant_prompt() -> str:
+    """The question for a sentence that names everything."""
+    return CONSTANT_PROMPT
+
+
+def variable_prompt(template: Template) -> str:
+    """The question for a caption in the style of a template."""
+    return VARIABLE_PROMPT.replace("{template}", template.text)
+
+
+def example_of(prompt: str) -> str:
+    """The text of the template inside a variable prompt."""
+    return prompt.partition(_EXAMPLE)[2]
+
+
 def kind_of(prompt: str) -> Kind:
     """Which kind of prompt this is, recognised by its fixed beginning.
 
@@ -147,7 +179,7 @@ def kind_of(prompt: str) -> Kind:
         ValueError: the prompt was not made by this module.
     """
     for kind, template in _TEMPLATES:
-        if prompt.startswith(template.split("{opening}")[0].split(_DESCRIPTION)[0]):
+        if prompt.startswith(template.split("{opening}")[0].split(_DESCRIPTION)[0].split(_EXAMPLE)[0]):
             return kind
     raise ValueError(
         f"This prompt is none of captioning.prompts ({prompt[:40]!r}...): only a language model can answer it; "
@@ -169,4 +201,6 @@ _TEMPLATES: tuple[tuple[Kind, str], ...] = (
     ("attributes", ATTRIBUTE_PROMPT),
     ("fixed", FIXED_PROMPT),
     ("fixed", FIXED_REWRITE_PROMPT),
+    ("constant", CONSTANT_PROMPT),
+    ("variable", VARIABLE_PROMPT),
 )

@@ -13,6 +13,8 @@ from captioning import prompts
 from captioning.backends import Reply, Request
 from captioning.palette import Description, describe, sentence
 from captioning.palette.rewriting import rewrite
+from captioning.palette.wording import templated
+from captioning.templates import template_of
 
 
 class PaletteBackend:
@@ -59,6 +61,10 @@ class PaletteBackend:
         variant = zlib.crc32(f"{request.key}\n{request.opening}".encode())
         stat = request.image.stat()
         description = _read(request.image, stat.st_mtime_ns, stat.st_size)
+        if kind == "constant":
+            return templated(description)
+        if kind == "variable":
+            return templated(description, template_of(prompts.example_of(request.prompt)), variant)
         return sentence(description, kind, request.opening, variant)
 
 

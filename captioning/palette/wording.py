@@ -12,6 +12,7 @@ from captioning.gender import gender_of
 from captioning.palette.colours import ColourName
 from captioning.palette.description import Description
 from captioning.prompts import Kind
+from captioning.templates import CONSTANT, Template
 
 # A colour whose name is less certain than this is left out of the sentence.
 _SURE_COLOUR = 0.55
@@ -139,6 +140,24 @@ def sentence(description: Description, kind: Kind, opening: str = "", variant: i
     if kind == "fixed":
         return _fixed(description)
     raise ValueError(f"A {kind} prompt holds a text to work on, not an image.")
+
+
+def templated(description: Description, template: Template = CONSTANT, variant: int = 0) -> str:
+    """The description in the shape of a template; "" where nothing can be said.
+
+    Args:
+        variant: chooses the wording, as in `sentence`.
+    """
+    choose = _Choice(variant)
+    slots = {
+        "upper": upper_phrase(description, choose),
+        "lower": _lower_phrase(description, choose),
+        "shoes": _shoes_phrase(description, choose),
+        "hat": _hat_phrase(description, choose),
+        "hair": _hair_phrase(description, choose),
+        "belongings": _bag_phrase(description, choose),
+    }
+    return template.fill(_PERSON[_gender(description)], slots)
 
 
 def _base(description: Description) -> str:

@@ -1,0 +1,176 @@
+"""The steps that make images: generate, keep whole people, edit. Each goes on where it stopped and takes a process's share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TypeVar
+
+from PIL import Image
+
+from captioning.pipeline import Progress, share
+from captioning.store import CaptionStore
+from synthesis.generation.folder import SetFolder
+from synthesis.generation.parts import Editor, Generator, Person, PersonFilter
+from synthesis.generation.recipe import Planned, PlannedEdit, cropped_path
+
+Item = TypeVar("Item", Planned, PlannedEdit)
+Judge = Callable[[Person], str]  # why a person is no whole one; "" where it is
+
+
+def generate(
+    folder: SetFolder,
+    images: Sequence[Planned],
+    generator: Generator,
+    *,
+    batch_size: int,
+    progress: Progress | None = None,
+    rank: int = 0,
+    world_size: int = 1,
+) -> None:
+    """Make the images that the folder lacks.
+
+    Args:
+        images: all of them, in every process.
+        progress: called as ("images", made, to be made) after every batch, when that is on disk.
+        rank, world_size: this process's share.
+    """
+
+    def make(batch: Sequence[Planned]) -> list[Image.Image]:
+        return generator.generate([entry.prompt for entry in batch], [entry.seed for entry in batch])
+
+    def record(entry: Planned) -> dict:
+        return {"prompt": entry.prompt.number, "seed": entry.seed, "generator": generator.name}
+
+    with folder.manifest("generated") as store:
+        mine = share(images, rank, world_size)
+        _make(folder, store, mine, make, record, batch_size, progress, "images")
+
+
+def edit(
+    folder: SetFolder,
+    edits: Sequence[PlannedEdit],
+    editor: Editor,
+    *,
+    batch_size: int,
+    progress: Progress | None = None,
+    rank: int = 0,
+    world_size: int = 1,
+) -> None:
+    """Make the edited images that the folder lacks; arguments as `generate`.
+
+    Raises:
+        ValueError: an editor that changes the size of an image.
+    """
+
+    def make(batch: Sequence[PlannedEdit]) -> list[Image.Image]:
+        sources = [folder.open_image(entry.source) for entry in batch]
+        pictures = editor.edit(
+            sources,
+            [entry.origin.prompt for entry in batch],
+            [entry.edit for entry in batch],
+            [entry.origin.seed for entry in batch],
+        )
+        for entry, source, picture in zip(batch, sources, pictures, strict=True):
+            if picture.size != source.size:
+                raise ValueError(
+                    f"The editor '{editor.name}' made {entry.path} {picture.size} of an image of {source.size} pixels."
+                )
+        return pictures
+
+    def record(entry: PlannedEdit) -> dict:
+        return {"source": entry.source, "edit": str(entry.edit), "editor": editor.name}
+
+    with folder.manifest("edited") as store:
+        mine = share(edits, rank, world_size)
+        _make(folder, store, mine, make, record, batch_size, progress, "edits")
+
+
+def keep_whole_people(
+    folder: SetFolder,
+    images: Sequence[Planned],
+    finder: PersonFilter,
+    judge: Judge,
+    *,
+    batch_size: int,
+    progress: Progress | None = None,
+    rank: int = 0,
+    world_size: int = 1,
+) -> None:
+    """Cut the person out of every image that shows exactly one, and a whole one; say of the others why not.
+
+    Args:
+        judge: `synthesis.filters`' rule; other arguments as `generate`.
+    """
+    with folder.manifest("people") as store:
+        mine = [cropped_path(image.path) for image in share(images, rank, world_size)]
+        origin = {cropped_path(image.path): image.path for image in images}
+        todo = folder.lacking(store, mine)
+        done = 0
+        for batch in _batches(todo, batch_size):
+            pictures = [folder.open_image(origin[path]) for path in batch]
+            for path, picture, people in zip(batch, pictures, finder.people(pictures), strict=True):
+                reason = judge(people[0]) if len(people) == 1 else f"{len(people) or 'no'} people"
+                if reason:
+                    store.put(path, status="refused", reason=reason, people=len(people))
+                    continue
+                box = _whole_pixels(people[0].box, picture.size)
+                folder.save_image(path, picture.crop(box))
+                store.put(path, box=box, score=round(float(people[0].score), 4))
+            done += len(batch)
+            if progress:
+                progress("filter", done, len(todo))
+
+
+def kept_images(
+    images: Sequence[Planned], generated: CaptionStore, people: CaptionStore | None
+) -> Mapping[str, str]:
+    """Generated path -> path of what the set has of it, in order.
+
+    Args:
+        people: the filter's manifest; None: there is no filter.
+    """
+    made = [image.path for image in images if generated.status(image.path) == "done"]
+    if people is None:
+        return {path: path for path in made}
+    return {path: crop for path in made if people.status(crop := cropped_path(path)) == "done"}
+
+
+def _make(
+    folder: SetFolder,
+    store: CaptionStore,
+    entries: Sequence[Item],
+    make: Callable[[Sequence[Item]], list[Image.Image]],
+    record: Callable[[Item], dict],
+    batch_size: int,
+    progress: Progress | None,
+    step: str,
+) -> None:
+    known = {entry.path: entry for entry in entries}
+    todo = [known[path] for path in folder.lacking(store, list(known))]
+    done = 0
+    for batch in _batches(todo, batch_size):
+        for entry, picture in zip(batch, make(batch), strict=True):
+            folder.save_image(entry.path, picture)
+            store.put(entry.path, size=list(picture.size), **record(entry))
+        done += len(batch)
+        if progress:
+            progress(step, done, len(todo))
+
+
+def _batches(items: Sequence, size: int) -> Iterator[Sequence]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def _whole_pixels(box: tuple[float, float, float, float], size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """The smallest box of whole pixels around `box`, inside the image."""
+    left, top, right, bottom = box
+    width, height = size
+    left, top = max(0, math.floor(left)), max(0, math.floor(top))
+    return (
+        left,
+        top,
+        max(left + 1, min(width, math.ceil(right))),
+        max(top + 1, min(height, math.ceil(bottom))),
+    )
