@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Every stage of a training, then the evaluation:
-#   bash train.bash [demo|cuhk|icfg|rstp|folder|FILE.yaml] [pspd|tsn|cada|ssan|irra|rde|tbps_clip|syntbpr] [--seeds N ...] [--set KEY=VALUE ...] [--from STAGE] [--force] [--dry-run]
+#   bash train.bash [demo|syn|cuhk|icfg|rstp|folder|FILE.yaml] [pspd|tsn|cada|ssan|irra|rde|tbps_clip|syntbpr] [--seeds N ...] [--set KEY=VALUE ...] [--from STAGE] [--force] [--dry-run]
 # Without arguments: the demo with PSPD. A finished stage is skipped, an interrupted one goes on where it stopped.
 # --seeds 0 1 2 does all of it once per seed, and then says mean and spread of the results.
 # --from STAGE does STAGE and all after it again; --force does everything again.
@@ -10,7 +10,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 if [ "${1:-}" = --help ] || [ "${1:-}" = -h ]; then sed -n '2,8s/^# //p' train.bash; exit 0; fi
 source scripts/environment.bash
 source scripts/launch.bash
-STAGES=(gen_pre_train_text pre_train gen_text train test)
+STAGES=(gen_images gen_pre_train_text pre_train gen_text train test)
 
 read_target "$@"
 take_seeds

@@ -27,6 +27,7 @@ Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
 Rate = Annotated[float, Field(gt=0)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
+Share = Annotated[float, Field(ge=0)]
 
 
 # ruamel reports most mistakes as YAMLError, and lets what its constructors raise on odd scalars through.
@@ -277,11 +278,106 @@ class TestConfig(Section):
     msm_weight: Fraction = 0.1  # of the texts in TSN's second protocol; 0: the plain one alone
 
 
+class PartConfig(Section):
+    """A part of `gen_images` by its backend; keys that are not named here are that backend's own options (docs/synthesis.md)."""
+
+    model_config = ConfigDict(extra="allow")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Of the backend's constructor."""
+        return dict(self.__pydantic_extra__ or {})
+
+
+class GeneratorConfig(PartConfig):
+    """What makes images from prompts."""
+
+    backend: Literal["drawn", "diffusers"] = "drawn"
+
+
+class FilterConfig(PartConfig):
+    """What finds people in generated images, of which one whole one is kept; none: every image is kept as it is."""
+
+    backend: Literal["none", "torchvision", "ultralytics"] = "none"
+    confidence: Fraction = 0.5  # above which a key point is seen
+
+
+class EditorConfig(PartConfig):
+    """What edits images."""
+
+    backend: Literal["drawn", "instruct_pix2pix"] = "drawn"
+
+
+class EditsConfig(Section):
+    """How many edits of each kind an image gets."""
+
+    background: Annotated[int, Field(ge=0, le=6)] = 0
+    weather: Annotated[int, Field(ge=0, le=3)] = 0
+    style: Annotated[int, Field(ge=0, le=5)] = 0
+    posture: Annotated[int, Field(ge=0, le=5)] = 0
+
+
+class ImageCaptionsConfig(BackendConfig):
+    """The captions of generated images: one shape for all, or a template of 150 drawn for each."""
+
+    kind: Literal["constant", "variable"] = "variable"
+
+
 class GenImagesConfig(Section):
-    """The synthetic data set, which ``gen_images.py`` makes."""
+    """A synthetic training set, from prompts to captioned images (``docs/synthesis.md``)."""
 
     root: str = "datasets/synthetic"
+    seed: Count = 0  # of prompts, images, edits and templates; runs with other seeds share the set
+    generator: GeneratorConfig = Field(default_factory=GeneratorConfig)
+    text: BackendConfig | None = None  # the text model that writes prompts of the families but plain
+    families: dict[Literal["plain", "appearance", "profession", "location", "state"], Share] = Field(
+        default_factory=lambda: {"plain": 1.0}
+    )
+    colours: bool = False  # plain prompts name colours
+    prompts: Positive = 20000
+    per_prompt: Positive = 5
+    identity: Literal["image", "prompt"] = "image"
+    filter: FilterConfig = Field(default_factory=FilterConfig)
+    editor: EditorConfig = Field(default_factory=EditorConfig)
+    edits: EditsConfig = Field(default_factory=EditsConfig)
     scenario: Literal["none", "few", "all"] = "none"  # whose look a personalised generator has learned
+    captions: ImageCaptionsConfig = Field(default_factory=ImageCaptionsConfig)
+    batch_size: Positive = 16  # images at a time; none depends on it
+
+    @field_validator("families")
+    @classmethod
+    def _can_be_written(cls, value: dict[str, float], info: ValidationInfo) -> dict[str, float]:
+        written = [name for name, share in value.items() if share and name != "plain"]
+        text = info.data.get("text")
+        if written and (text is None or text.backend == "palette"):
+            raise ValueError(
+                f"Prompts of the families {', '.join(written)} are written by a text model: set gen_images.text to one, such as "
+                "{backend: openai, options: {...}}, or keep to plain prompts"
+            )
+        if not any(value.values()):
+            raise ValueError("One family at least needs a share above 0")
+        return value
+
+    @field_validator("edits")
+    @classmethod
+    def _can_be_made(cls, value: EditsConfig, info: ValidationInfo) -> EditsConfig:
+        generator, editor, chosen = (info.data.get(name) for name in ("generator", "editor", "filter"))
+        if None in (generator, editor, chosen) or not any(value.model_dump().values()):
+            return value
+        if editor.backend == "drawn" and (generator.backend != "drawn" or chosen.backend != "none"):
+            raise ValueError(
+                "The drawn editor draws people again from their prompts, so it edits what the drawn generator made, uncropped; set "
+                "gen_images.editor to {backend: instruct_pix2pix}, or generator to {backend: drawn} and filter to {backend: none}"
+            )
+        return value
+
+    @field_validator("scenario")
+    @classmethod
+    def _can_be_personalised(cls, value: str, info: ValidationInfo) -> str:
+        generator = info.data.get("generator")
+        if value != "none" and generator is not None and generator.backend != "diffusers":
+            raise ValueError("Only a diffusers generator is personalised; set gen_images.generator to one")
+        return value
 
 
 class RuntimeConfig(Section):
@@ -308,7 +404,7 @@ class Config(Section):
     pre_gen_data: str = ""  # folder of the generated captions; empty: pre_gen_data/<dataset>
     dataset: DatasetConfig = Field(default_factory=DatasetConfig)
     model: ModelConfig = Field(default_factory=ModelConfig)
-    gen_images: GenImagesConfig | None = None
+    gen_images: GenImagesConfig | None = None  # none: no synthetic images are made
     gen_pre_train_text: PreTextConfig = Field(default_factory=PreTextConfig)
     pre_train: PreTrainConfig = Field(default_factory=PreTrainConfig)
     gen_text: GenTextConfig = Field(default_factory=GenTextConfig)
@@ -441,7 +537,7 @@ def _merge(
     for key, value in source.items():
         path = f"{prefix}{key}"
         place = _place(source, key, origin)
-        if model is not None and key not in model.model_fields:
+        if model is not None and key not in model.model_fields and not _takes_more(model):
             raise ConfigError(_unknown_key(str(key), prefix, model, place))
         section = _section_of(model, key)
         if isinstance(value, Mapping):
@@ -461,9 +557,20 @@ def _merge(
         origins[path] = place
 
 
+def _takes_more(model: type[BaseModel]) -> bool:
+    """Whether a section takes keys that it does not name."""
+    return model.model_config.get("extra") == "allow"
+
+
+def _annotation_of(model: type[BaseModel] | None, key: str) -> Any:
+    """What a field takes; None for free keys."""
+    field = None if model is None else model.model_fields.get(key)
+    return None if field is None else field.annotation
+
+
 def _holds_keys_only(model: type[BaseModel] | None, key: str) -> bool:
     """True for a field that is a section or free keys and can't be None."""
-    annotation = None if model is None else model.model_fields[key].annotation
+    annotation = _annotation_of(model, key)
     return get_origin(annotation) is dict or (
         isinstance(annotation, type) and issubclass(annotation, BaseModel)
     )
@@ -471,9 +578,7 @@ def _holds_keys_only(model: type[BaseModel] | None, key: str) -> bool:
 
 def _section_of(model: type[BaseModel] | None, key: str) -> type[BaseModel] | None:
     """The section class behind a field (also behind ``Section | None``), or None for plain values."""
-    if model is None:
-        return None
-    annotation = model.model_fields[key].annotation
+    annotation = _annotation_of(model, key)
     for candidate in (annotation, *get_args(annotation)):
         if isinstance(candidate, type) and issubclass(candidate, BaseModel):
             return candidate

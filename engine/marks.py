@@ -13,10 +13,12 @@ from engine.config import Config
 from engine.log import LOGGER
 from retrieval.results import write_atomically
 
-STAGES = ("gen_pre_train_text", "pre_train", "gen_text", "train", "test")  # in order
-CAPTION_STAGES = STAGES[:3]
+IMAGE_STAGE = "gen_images"
+CAPTION_STAGES = ("gen_pre_train_text", "pre_train", "gen_text")
+STAGES = (IMAGE_STAGE, *CAPTION_STAGES, "train", "test")  # in order
 # Which settings a stage's outcome depends on; the texts in one fixed style are a part of the first stage.
 SECTIONS = {
+    IMAGE_STAGE: ("gen_images",),
     "gen_pre_train_text": ("seed", "dataset", "gen_pre_train_text"),
     "fixed_captions": ("dataset", "gen_pre_train_text"),
     "pre_train": ("seed", "dataset", "gen_pre_train_text", "pre_train"),
@@ -46,6 +48,8 @@ class Mark:
             "train": config.run_directory,
             "test": config.run_directory,
         }
+        if config.gen_images is not None:
+            folder[IMAGE_STAGE] = Path(config.gen_images.root)
         # Which synthetic set there is makes a difference to trainings that read it.
         more = ("gen_images",) if stage == "train" and config.train.data != "real" else ()
         path = folder.get(stage, config.caption_directory) / f".{stage}.done"

@@ -13,7 +13,7 @@ from engine import results
 from engine.command_line import add_configuration, read_command
 from engine.config import Config
 from engine.log import LOGGER
-from engine.marks import CAPTION_STAGES, STAGES, Mark
+from engine.marks import CAPTION_STAGES, IMAGE_STAGE, STAGES, Mark
 
 
 def outstanding(config: Config, start: str = "") -> list[tuple[str, bool]]:
@@ -25,17 +25,21 @@ def outstanding(config: Config, start: str = "") -> list[tuple[str, bool]]:
     first = STAGES.index(start) if start else len(STAGES)
     trained = "train" in STAGES[:first] and Mark.of("train", config).changes() is not None
     todo = [(stage, False) for stage in STAGES[:first] if not _is_done(stage, config, trained)]
-    return todo + [(stage, True) for stage in STAGES[first:]]
+    again = [stage for stage in STAGES[first:] if stage != IMAGE_STAGE or config.gen_images is not None]
+    return todo + [(stage, True) for stage in again]
 
 
 def _is_done(stage: str, config: Config, trained: bool) -> bool:
     """Whether a stage need not be started, and said so. One that is may still find that there is nothing to do."""
     if stage == "test":
         return trained and results.are_up_to_date(config)
+    if stage == IMAGE_STAGE and config.gen_images is None:
+        LOGGER.info("%s: not needed, the configuration asks for no synthetic images.", stage)
+        return True
     if stage in CAPTION_STAGES and learns_no_real_image(stage, config):
         return True
     # Some methods learn texts in one fixed style, beside or instead of the sample's; which, the stage itself knows.
-    if stage == STAGES[0] and not trained and Mark.of("fixed_captions", config).changes() is None:
+    if stage == CAPTION_STAGES[0] and not trained and Mark.of("fixed_captions", config).changes() is None:
         return False
     if Mark.of(stage, config).is_set(stage):
         return True

@@ -22,7 +22,7 @@ from ruamel.yaml import YAML
 from data.errors import UserError
 from engine.command_line import add_configuration
 from engine.config import Config, load_config
-from engine.marks import CAPTION_STAGES, Mark, differences
+from engine.marks import CAPTION_STAGES, IMAGE_STAGE, Mark, differences
 from engine.results import MSM, PLAIN, PROTOCOLS, are_up_to_date, results_path
 from retrieval.results import METRICS, TITLES, write_atomically
 
@@ -79,12 +79,13 @@ def plan(configs: Mapping[int, Config], start: str = "") -> list[tuple[int, str]
 
     Args:
         start: the stage that ``--from`` names. Where seeds share their captions, only the first of them makes those
-            captions again; the others train on them.
+            captions again; the others train on them. So it is with synthetic images.
     """
     todo: list[tuple[int, str]] = []
     captioned: set[Path] = set()
     for seed, config in configs.items():
-        again = "train" if start in CAPTION_STAGES and config.caption_directory in captioned else start
+        again = CAPTION_STAGES[0] if start == IMAGE_STAGE and captioned else start
+        again = "train" if again in CAPTION_STAGES and config.caption_directory in captioned else again
         captioned.add(config.caption_directory)
         if again or not is_finished(config):
             todo.append((seed, again))

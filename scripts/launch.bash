@@ -14,7 +14,7 @@ read_target() {
     if [ $# -gt 0 ] && [[ $1 != --* ]]; then METHOD=$1; shift; fi
     REST=("$@")
     [[ $target == *.yaml || $target == *.yml ]] || target=configs/$target.yaml
-    [ -f "$target" ] || usage_error "There is no configuration $target: give demo, cuhk, icfg, rstp, folder or a YAML file."
+    [ -f "$target" ] || usage_error "There is no configuration $target: give demo, syn, cuhk, icfg, rstp, folder or a YAML file."
     [ -f "configs/methods/$METHOD.yaml" ] || usage_error "There is no method '$METHOD': give one of $(ls configs/methods | sed 's/\.yaml//' | xargs)."
     CONFIGS=("configs/methods/$METHOD.yaml" "$target")
     # What this method needs on this data set only: configs/demo/tsn.yaml.

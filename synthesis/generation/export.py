@@ -31,14 +31,14 @@ def entries_of(kept: dict[str, str], images: Sequence[Planned], edits: Sequence[
     return found
 
 
-def write_annotation(folder: SetFolder, entries: Sequence[Entry], recipe: Recipe, generator: str) -> int:
+def write_annotation(folder: SetFolder, entries: Sequence[Entry], recipe: Recipe) -> int:
     """Write `synthetic.json`; returns the number of images that have a caption and are in it.
 
     Identities count from 0 in the order of the images: one for each generated image or for each prompt, its edits included.
     """
     identities: dict[object, int] = {}
     records = []
-    with folder.manifest("captions") as captions:
+    with folder.manifest("captions") as captions, folder.manifest("generated") as generated:
         for entry in entries:
             prompt = entry.origin.prompt
             owner = entry.origin.path if recipe.identity == "image" else prompt.number
@@ -52,7 +52,7 @@ def write_annotation(folder: SetFolder, entries: Sequence[Entry], recipe: Recipe
                     "file_path": entry.path,
                     "id": identity,
                     "captions": [found["text"]],
-                    "generator": generator,
+                    "generator": generated.get(entry.origin.path)["generator"],
                     "prompt": prompt.text,
                     "edit": entry.edit,
                 }

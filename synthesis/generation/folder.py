@@ -56,6 +56,11 @@ class SetFolder:
             if image in missing or (store.status(image) == "done" and not self.path(image).is_file())
         ]
 
+    def is_lacking(self, name: Manifest, images: list[str]) -> bool:
+        """Whether a step still has any of its images to make."""
+        with self.manifest(name) as store:
+            return bool(self.lacking(store, images))
+
     def open_image(self, image: str) -> Image.Image:
         """An image of the set, decoded, in RGB.
 
@@ -72,7 +77,14 @@ class SetFolder:
 
     def save_image(self, image: str, picture: Image.Image) -> None:
         """Write an image under a temporary name, then rename it."""
-        path = self.path(image)
+        self._save(self.path(image), picture)
+
+    def save_picture(self, name: str, picture: Image.Image) -> None:
+        """The same for a picture beside the annotation, which is none of the set."""
+        self._save(self.root / name, picture)
+
+    @staticmethod
+    def _save(path: Path, picture: Image.Image) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
         try:

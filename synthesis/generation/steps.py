@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 from PIL import Image
 
 from captioning.pipeline import Progress, share
 from captioning.store import CaptionStore
+from synthesis.filters import CONFIDENCE, crop, reason_against
 from synthesis.generation.folder import SetFolder
-from synthesis.generation.parts import Editor, Generator, Person, PersonFilter
+from synthesis.generation.parts import Editor, Generator, PersonFilter
 from synthesis.generation.recipe import Planned, PlannedEdit, cropped_path
 
 Item = TypeVar("Item", Planned, PlannedEdit)
-Judge = Callable[[Person], str]  # why a person is no whole one; "" where it is
 
 
 def generate(
@@ -90,8 +89,8 @@ def keep_whole_people(
     folder: SetFolder,
     images: Sequence[Planned],
     finder: PersonFilter,
-    judge: Judge,
     *,
+    confidence: float = CONFIDENCE,
     batch_size: int,
     progress: Progress | None = None,
     rank: int = 0,
@@ -100,7 +99,7 @@ def keep_whole_people(
     """Cut the person out of every image that shows exactly one, and a whole one; say of the others why not.
 
     Args:
-        judge: `synthesis.filters`' rule; other arguments as `generate`.
+        confidence: a key point counts as seen above it; other arguments as `generate`.
     """
     with folder.manifest("people") as store:
         mine = [cropped_path(image.path) for image in share(images, rank, world_size)]
@@ -110,30 +109,34 @@ def keep_whole_people(
         for batch in _batches(todo, batch_size):
             pictures = [folder.open_image(origin[path]) for path in batch]
             for path, picture, people in zip(batch, pictures, finder.people(pictures), strict=True):
-                reason = judge(people[0]) if len(people) == 1 else f"{len(people) or 'no'} people"
+                reason = reason_against(people, confidence)
                 if reason:
                     store.put(path, status="refused", reason=reason, people=len(people))
                     continue
-                box = _whole_pixels(people[0].box, picture.size)
-                folder.save_image(path, picture.crop(box))
-                store.put(path, box=box, score=round(float(people[0].score), 4))
+                folder.save_image(path, crop(picture, people[0]))
+                store.put(path, box=[round(float(edge), 1) for edge in people[0].box])
             done += len(batch)
             if progress:
                 progress("filter", done, len(todo))
 
 
-def kept_images(
-    images: Sequence[Planned], generated: CaptionStore, people: CaptionStore | None
-) -> Mapping[str, str]:
+def crops_of(folder: SetFolder, images: Sequence[Planned]) -> list[str]:
+    """Where the people of all images go that were generated."""
+    with folder.manifest("generated") as store:
+        return [cropped_path(image.path) for image in images if store.status(image.path) == "done"]
+
+
+def kept_images(folder: SetFolder, images: Sequence[Planned], *, filtered: bool) -> dict[str, str]:
     """Generated path -> path of what the set has of it, in order.
 
     Args:
-        people: the filter's manifest; None: there is no filter.
+        filtered: whether there is a filter, whose crops are in the set; else the images as they are.
     """
-    made = [image.path for image in images if generated.status(image.path) == "done"]
-    if people is None:
-        return {path: path for path in made}
-    return {path: crop for path in made if people.status(crop := cropped_path(path)) == "done"}
+    with folder.manifest("generated") as generated, folder.manifest("people") as people:
+        made = [image.path for image in images if generated.status(image.path) == "done"]
+        if not filtered:
+            return {path: path for path in made}
+        return {path: crop for path in made if people.status(crop := cropped_path(path)) == "done"}
 
 
 def _make(
@@ -161,16 +164,3 @@ def _make(
 def _batches(items: Sequence, size: int) -> Iterator[Sequence]:
     for start in range(0, len(items), size):
         yield items[start : start + size]
-
-
-def _whole_pixels(box: tuple[float, float, float, float], size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """The smallest box of whole pixels around `box`, inside the image."""
-    left, top, right, bottom = box
-    width, height = size
-    left, top = max(0, math.floor(left)), max(0, math.floor(top))
-    return (
-        left,
-        top,
-        max(left + 1, min(width, math.ceil(right))),
-        max(top + 1, min(height, math.ceil(bottom))),
-    )
