@@ -30,15 +30,16 @@ def contact_sheet(
     for image in images:
         by_prompt.setdefault(image.prompt.number, []).append(image)
     shown = list(by_prompt.values())[:rows]
-    sheet = Image.new("RGB", ((columns + 1) * _CELL[0], len(shown) * _CELL[1]), "white")
     with folder.manifest("captions") as captions, folder.manifest("people") as people:
         texts = {record["key"]: record.get("text", "") for record in captions}
         reasons = {record["key"]: record.get("reason", "") for record in people}
+    cells = [_cells(generated, entries, reasons, columns) for generated in shown]
+    wide = max((len(row) for row in cells), default=0)
+    sheet = Image.new("RGB", ((wide + 1) * _CELL[0], max(1, len(shown)) * _CELL[1]), "white")
     for row, generated in enumerate(shown):
         top = row * _CELL[1]
         _write(sheet, (0, top), generated[0].prompt.text, lines=18)
-        for column, cell in enumerate(_cells(generated, entries, reasons, columns), start=1):
-            path, title, red = cell
+        for column, (path, title, red) in enumerate(cells[row], start=1):
             _paste(folder, sheet, (column * _CELL[0], top), path, title or texts.get(path, ""), red)
     return sheet
 

@@ -30,6 +30,7 @@ import engine.stage
 import engine.stages.captioner_training
 import engine.stages.evaluation
 import engine.stages.image_captions
+import engine.stages.image_generation
 import engine.stages.sample_captions
 import engine.stages.search_training  # noqa: F401 - imported here so that no fork has to
 
