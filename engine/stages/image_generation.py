@@ -28,14 +28,13 @@ from synthesis.generation.estimate import Parts, estimate
 from synthesis.generation.export import Entry
 from synthesis.generation.folder import SetFolder
 from synthesis.generation.parts import Editor, Generator, PersonFilter, Prompt
+from synthesis.generation.personal import IDENTIFIER, STYLE
 from synthesis.generation.prompts import seed_of
 from synthesis.generation.recipe import Planned, Recipe, planned_edits, planned_images
 from synthesis.generation.registry import EDITORS, FILTERS, GENERATORS, make
 
 # Settings that no image depends on: a set may grow, and go on in other batches or with another key.
 FREE = ("root", "batch_size", "prompts", "per_prompt", "identity", "edits", "captions", "text")
-IDENTIFIER = "sks person"  # what DreamBooth calls the people that it has learned
-STYLE = "in the style of <s0><s1>,"  # the tokens that LoRA's training has learned
 
 
 def make_images(context: Context) -> None:
@@ -120,7 +119,7 @@ def _captions_as_prompts(context: Context, recipe: Recipe) -> list[Prompt]:
             "gen_images.scenario=all makes images of the data set's own captions, and it has none."
         )
     return [
-        Prompt(number, f"{STYLE} {record.captions[0]}", {}, "caption", seed_of(recipe.seed, "images", number))
+        Prompt(number, f"{STYLE}{record.captions[0]}", {}, "caption", seed_of(recipe.seed, "images", number))
         for number, record in enumerate(records[: recipe.prompts])
     ]
 
@@ -196,8 +195,8 @@ def make_editor(context: Context) -> Editor:
 
 
 def _part(context: Context, table: Mapping[str, str], name: str, options: Mapping[str, Any]) -> Any:
-    device = context.machine.device
-    return make(table, name, options, device=device, half=device.type == "cuda")
+    device, scenario = context.machine.device, context.config.gen_images.scenario
+    return make(table, name, options, device=device, half=device.type == "cuda", scenario=scenario)
 
 
 @contextmanager

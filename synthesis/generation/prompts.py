@@ -17,6 +17,7 @@ import re
 from collections.abc import Mapping
 
 from synthesis.generation.parts import Prompt
+from synthesis.generation.personal import IDENTIFIER
 
 AGES = ("young", "middle-aged", "old")
 GENDERS = ("man", "woman")
@@ -116,7 +117,7 @@ def plain_prompts(
     return prompts
 
 
-def identified(text: str, identifier: str = "sks person") -> str:
+def identified(text: str, identifier: str = IDENTIFIER) -> str:
     """The text with its person named as a personalised model learned it: "a young man" becomes "a young male sks person".
 
     Whole words only: a salesman stays one.
