@@ -1,1 +1,1 @@
-"""The five stages, one file each, in the order in which they run."""
+"""The five stages and the making of synthetic images before them, one file each."""
