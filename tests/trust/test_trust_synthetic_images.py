@@ -17,10 +17,11 @@ MADE = {"generated": 4, "edited": 8, "captions": 12}
 
 
 def outcome(folder: Path) -> dict[str, bytes]:
+    """All that is under its own name: a killed process leaves temporary files, whose names begin with a dot."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in folder.rglob("*")
-        if path.is_file() and path.suffix not in (".jsonl", ".txt") and ".jpg." not in path.name
+        if path.is_file() and path.suffix not in (".jsonl", ".txt") and path.name[0] != "."
     }
 
 
@@ -44,6 +45,7 @@ def kill_often(run: TinyRun, kills: int) -> None:
         process = run.start("gen_images")
         assert process.wait() == 0, (operations[number], process.said()[-2000:])
         assert outcome(folder) == expected, operations[number]
+        assert (folder / ".gen_images.done").is_file()
         for step, count in MADE.items():
             with CaptionStore(folder / "manifests" / f"{step}.jsonl") as store:
                 assert (len(store), store.duplicates) == (count, 0), operations[number]
