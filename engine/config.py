@@ -371,14 +371,6 @@ class GenImagesConfig(Section):
             )
         return value
 
-    @field_validator("scenario")
-    @classmethod
-    def _can_be_personalised(cls, value: str, info: ValidationInfo) -> str:
-        generator = info.data.get("generator")
-        if value != "none" and generator is not None and generator.backend != "diffusers":
-            raise ValueError("Only a diffusers generator is personalised; set gen_images.generator to one")
-        return value
-
 
 class RuntimeConfig(Section):
     """How to run; nothing here changes a result beyond rounding."""

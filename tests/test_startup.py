@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.config import load_config
-from engine.marks import STAGES, Mark
+from engine.config import GenImagesConfig, load_config
+from engine.marks import IMAGE_STAGE, STAGES, Mark
 from engine.outstanding import outstanding
 from engine.results import are_up_to_date, results_path
 
@@ -35,6 +35,7 @@ HEAVY = {
     "cv2",
 }
 DEMO = ["--config", "configs/methods/pspd.yaml", "configs/demo.yaml"]
+WANTED = [stage for stage in STAGES if stage != IMAGE_STAGE]  # by a configuration without synthetic images
 MODULES = ("engine.outstanding", "engine.results", "engine.several_seeds")
 
 
@@ -150,7 +151,7 @@ def test_a_finished_run_is_told_with_its_results_by_processes_that_load_nothing_
 
 
 def test_what_is_left_follows_from_the_marks(config) -> None:
-    assert outstanding(config) == [(stage, False) for stage in STAGES]
+    assert outstanding(config) == [(stage, False) for stage in WANTED]
     finish(config, "pre_train", "gen_text")
     assert outstanding(config) == [(stage, False) for stage in ("gen_pre_train_text", "train", "test")]
     finish(config, "gen_pre_train_text")  # texts in one fixed style may still be missing
@@ -161,8 +162,22 @@ def test_what_is_left_follows_from_the_marks(config) -> None:
     assert outstanding(config) == [("test", False)]
     finish(config, "test")
     assert outstanding(config) == []
-    for number, start in enumerate(STAGES):
-        assert outstanding(config, start) == [(stage, True) for stage in STAGES[number:]]
+    for number, start in enumerate(WANTED):
+        assert outstanding(config, start) == [(stage, True) for stage in WANTED[number:]]
+    assert outstanding(config, STAGES[0]) == [(stage, True) for stage in WANTED]
+
+
+def test_synthetic_images_are_made_first_where_they_are_asked_for(config) -> None:
+    root = Path(config.output) / "set"
+    asked = config.model_copy(update={"gen_images": GenImagesConfig(root=str(root))})
+    assert outstanding(asked) == [(stage, False) for stage in STAGES]
+    assert outstanding(asked, STAGES[0]) == [(stage, True) for stage in STAGES]
+    root.mkdir(parents=True)
+    finish(asked, STAGES[0])
+    assert (root / f".{STAGES[0]}.done").is_file()
+    assert outstanding(asked) == [(stage, False) for stage in WANTED]
+    finish(asked, "train")
+    assert outstanding(asked) == [("test", False)]
 
 
 def test_captions_that_no_training_waits_for_are_not_asked_for(config) -> None:
@@ -170,7 +185,7 @@ def test_captions_that_no_training_waits_for_are_not_asked_for(config) -> None:
     finish(config, "train", "test")
     assert outstanding(config) == []
     assert outstanding(config, "train") == [
-        *((stage, False) for stage in STAGES[:3]),
+        *((stage, False) for stage in WANTED[:3]),
         ("train", True),
         ("test", True),
     ]

@@ -49,6 +49,15 @@ def make_images(context: Context) -> None:
         LOGGER.info("%s: not needed, the configuration asks for no synthetic images.", IMAGE_STAGE)
         return
     mark, folder = Mark.of(IMAGE_STAGE, config), SetFolder(settings.root)
+    if folder.is_foreign() and not context.force:
+        LOGGER.info(
+            "%s: not needed, %s was made elsewhere and is used as it is.", IMAGE_STAGE, folder.annotation
+        )
+        return
+    if settings.scenario != "none" and settings.generator.backend != "diffusers":
+        raise UserError(
+            f"gen_images.scenario={settings.scenario} is a personalised diffusion model's: set gen_images.generator to one."
+        )
     if getattr(context.arguments, "dry_run", False):
         if distributed.is_main():
             print(_estimated(context, folder))

@@ -39,6 +39,10 @@ class SetFolder:
         self.annotation = self.root / "synthetic.json"
         self.settings_file = self.root / "settings.json"
 
+    def is_foreign(self) -> bool:
+        """Whether it holds a finished set that this pipeline did not make, or did elsewhere and of which the data set alone was copied."""
+        return self.annotation.is_file() and not self.settings_file.exists()
+
     def manifest(self, name: Manifest) -> CaptionStore:
         """The store of a step, open until it is closed."""
         return CaptionStore(self.root / "manifests" / f"{name}.jsonl")

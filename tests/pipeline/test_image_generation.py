@@ -81,6 +81,14 @@ def test_force_keeps_the_old_set_and_other_settings_are_refused_until_then(synth
     assert old != new
 
 
+def test_a_set_from_elsewhere_is_used_as_it_is(synthetic, tmp_path) -> None:
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "synthetic.json").write_text("[]", "utf-8")
+    assert synthetic("gen_images") == 0
+    assert synthetic.said("was made elsewhere and is used as it is")
+    assert [path.name for path in (tmp_path / "set").iterdir()] == ["synthetic.json"]
+
+
 def test_a_dry_run_measures_and_leaves_nothing(synthetic, tmp_path, capsys) -> None:
     assert synthetic("gen_images", "--dry-run") == 0
     said = capsys.readouterr().out
@@ -116,7 +124,6 @@ def test_without_the_section_there_is_nothing_to_do(pipeline, tmp_path) -> None:
         (("gen_images.generator={backend: drawm}",), "'drawn'"),
         (("gen_images.filter={backend: torchvision}",), "draws people again from their prompts"),
         (("gen_images.generator={backend: diffusers, model: x}",), "draws people again from their prompts"),
-        (("gen_images.scenario=few",), "only a diffusers generator is personalised"),
         (("gen_images.edits={weather: 4}",), "less than or equal to 3"),
         (("gen_images.edits={season: 1}",), "Unknown key 'gen_images.edits.season'"),
     ],
@@ -125,6 +132,12 @@ def test_what_cannot_be_made_is_refused_before_anything_starts(synthetic, settin
     with pytest.raises(ConfigError) as refused:
         load_config(synthetic.path, settings)
     assert words in str(refused.value)
+
+
+def test_a_scenario_needs_a_generator_that_learns(synthetic, tmp_path) -> None:
+    assert synthetic("gen_images", "--set", "gen_images.scenario=few") == 1
+    assert synthetic.said("gen_images.scenario=few is a personalised diffusion model's")
+    assert not (tmp_path / "set").exists()
 
 
 def test_further_keys_of_a_part_are_its_options(synthetic, tmp_path) -> None:
