@@ -372,6 +372,37 @@ class GenImagesConfig(Section):
         return value
 
 
+# Steps and rate where a configuration names none: SynTBPR's for "all", those of diffusers' guide to DreamBooth for "few".
+_PERSONAL_STEPS = {"none": 0, "few": 800, "all": 4000}
+_PERSONAL_RATE = {"none": 0.0, "few": 5e-6, "all": 1e-4}
+
+
+class PersonaliseConfig(Section):
+    """A text-to-image model that learns the look of real people (``engine/personalisation.py``)."""
+
+    scenario: Literal["none", "few", "all"] = "none"  # few: DreamBooth; all: adapters and new words
+    model: str = "checkpoint/stable-diffusion-v1-5"
+    identities: Positive | list[Count] = 10  # few: which, or how many that the seed draws
+    steps: Positive | None = None
+    init_lr: Rate | None = None
+    word_lr: Rate = 5e-4  # all: of the new words
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    batch_size: Positive = 4
+    size: Positive = 512
+    rank: Positive = 8  # all: of the adapters
+    prior_images: Count = 200  # few: of other people, that the plain model makes first
+    prior_weight: Annotated[float, Field(ge=0)] = 1.0
+    prior_steps: Positive = 50
+    recompute: bool = True  # activations, to save memory
+    log_every: Positive = 10  # steps
+    save_minutes: Annotated[float, Field(gt=0)] = 10.0
+
+    @property
+    def training(self) -> tuple[int, float]:
+        """Steps and rate of the scenario."""
+        return self.steps or _PERSONAL_STEPS[self.scenario], self.init_lr or _PERSONAL_RATE[self.scenario]
+
+
 class RuntimeConfig(Section):
     """How to run; nothing here changes a result beyond rounding."""
 
@@ -404,6 +435,7 @@ class Config(Section):
     cluster: ClusterConfig = Field(default_factory=ClusterConfig)
     correction: CorrectionConfig = Field(default_factory=CorrectionConfig)
     test: TestConfig = Field(default_factory=TestConfig)
+    personalise: PersonaliseConfig = Field(default_factory=PersonaliseConfig)
     runtime: RuntimeConfig = Field(default_factory=RuntimeConfig)
 
     @property

@@ -59,6 +59,13 @@ _LAYOUTS = (
     ("open_clip_config.json", "open_clip_pytorch_model.bin"),
     ("config.json", "pytorch_model.bin"),
 )
+# A diffusion pipeline is a folder of models; its index is fetched last. Of each part the first of these is taken.
+_PIPELINE = "model_index.json"
+_PARTS = (
+    *("diffusion_pytorch_model.safetensors", "model.safetensors"),
+    *("diffusion_pytorch_model.bin", "pytorch_model.bin"),
+    *("diffusion_pytorch_model.fp16.safetensors", "model.fp16.safetensors"),
+)
 _VOCABULARIES = ("vocab.txt", "bpe.txt", "words.txt")  # fetched with a model's weights where it has them
 _WEIGHTS = (".safetensors", ".pth", ".pt")
 
@@ -174,8 +181,10 @@ def _present(name: HubName, vocabulary: str) -> Path | None:
     for layout in _LAYOUTS:
         if all((folder / part).is_file() for part in layout):
             return folder
-    alone = [path for path in folder.glob("[!.]*") if path.suffix in _WEIGHTS]
     noted = _noted(folder)
+    if (folder / _PIPELINE).is_file() and noted["model"] in ("", _PIPELINE):
+        return folder
+    alone = [path for path in folder.glob("[!.]*") if path.suffix in _WEIGHTS]
     # A file that was fetched by its own name need not be what stands for the whole model.
     is_model = len(alone) == 1 and (alone[0].name not in noted["files"] or alone[0].name == noted["model"])
     return alone[0] if is_model else None
@@ -225,7 +234,8 @@ def _fetch(name: HubName, vocabulary: str, check: Check | None) -> Path:
     commits = noted["files"] | dict.fromkeys(todo, listing.sha)
     content = {"repository": name.repository, "revision": name.revision, "files": commits, "model": model}
     write_atomically(name.folder / SOURCE, json.dumps(content, indent=1) + "\n")
-    is_layout = any(layout[-1] == wanted[-1] for layout in _LAYOUTS) and not (name.file or vocabulary)
+    last = {_PIPELINE, *(layout[-1] for layout in _LAYOUTS)}
+    is_layout = wanted[-1] in last and not (name.file or vocabulary)
     return name.folder if is_layout else name.folder / wanted[-1]
 
 
@@ -250,6 +260,8 @@ def _chosen(name: HubName, vocabulary: str, files: Sequence[str]) -> list[str]:
         if file not in files:
             raise HubError(f"{name.repository} has no file {file}{_some(files)}.")
         return [file]
+    if _PIPELINE in files:
+        return _of_pipeline(name, files)
     beside = [file for file in _VOCABULARIES if file in files]
     for layout in _LAYOUTS:
         if all(file in files for file in layout):
@@ -266,6 +278,22 @@ def _chosen(name: HubName, vocabulary: str, files: Sequence[str]) -> list[str]:
             f"{name} has no weights that can be chosen for you, {known}{_some(files)}: name a file, as in {name.repository}/FILE."
         )
     return [*beside, *alone]
+
+
+def _of_pipeline(name: HubName, files: Sequence[str]) -> list[str]:
+    """Settings, vocabularies and weights of every part, and the index last. Raises HubError for parts in pieces."""
+    chosen = []
+    inside = [file for file in files if file.count("/") == 1]
+    for part in sorted({file.partition("/")[0] for file in inside}):
+        own = {file.partition("/")[2]: file for file in inside if file.startswith(f"{part}/")}
+        if any(".index." in file for file in own) and not any(kind in own for kind in _PARTS):
+            raise HubError(
+                f"{name}: the weights of its part {part} come in pieces: fetch it by hand and name the folder."
+            )
+        settings = [file for file in own if Path(file).suffix in (".json", ".txt") and ".index." not in file]
+        weights = [kind for kind in _PARTS if kind in own][:1]
+        chosen += [own[file] for file in (*settings, *weights) if settings]
+    return [*chosen, _PIPELINE]
 
 
 def _some(files: Sequence[str]) -> str:

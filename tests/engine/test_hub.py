@@ -383,3 +383,46 @@ def test_the_server_is_one_for_the_hubs_own_client(server, tmp_path):
     command = [sys.executable, "-c", script, str(tmp_path / "theirs")]
     subprocess.run(command, check=True, env=dict(os.environ), stdout=subprocess.DEVNULL)
     assert (tmp_path / "theirs/model.safetensors").read_bytes() == WEIGHTS
+
+
+PIPELINE = [
+    *("README.md", "model_index.json", "v1-5-pruned.safetensors", "images/sheet.png"),
+    *("unet/config.json", "unet/diffusion_pytorch_model.safetensors", "unet/diffusion_pytorch_model.bin"),
+    *("unet/diffusion_pytorch_model.fp16.safetensors", "unet/diffusion_pytorch_model.non_ema.safetensors"),
+    *("vae/config.json", "vae/diffusion_pytorch_model.bin"),
+    *("tokenizer/vocab.json", "tokenizer/merges.txt", "scheduler/scheduler_config.json"),
+    *("text_encoder/config.json", "text_encoder/model.safetensors", "text_encoder/pytorch_model.bin"),
+]
+
+
+def test_a_diffusion_pipeline_is_a_folder_of_models_whose_index_comes_last(server):
+    server.repositories["some/pipeline"] = Repository({file: file.encode() for file in PIPELINE})
+    folder = located("hf:some/pipeline")
+    assert folder == hub.FOLDER / "some/pipeline"
+    fetched = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert fetched - {".lock", "source.json"} == {
+        *("model_index.json", "unet/config.json", "unet/diffusion_pytorch_model.safetensors"),
+        *("vae/config.json", "vae/diffusion_pytorch_model.bin", "scheduler/scheduler_config.json"),
+        *("tokenizer/vocab.json", "tokenizer/merges.txt"),
+        *("text_encoder/config.json", "text_encoder/model.safetensors"),
+    }
+    order = [path.rsplit("/", 1)[1] for _, path, _ in server.requests if "/resolve/" in path]
+    assert order[-1] == "model_index.json"
+    asked = len(server.requests)
+    assert located("hf:some/pipeline") == folder
+    assert len(server.requests) == asked, "what is there is not asked for again"
+    commit = server.repositories["some/pipeline"].commits[0]
+    assert source_of(folder) == f"hf:some/pipeline@{commit}"
+
+
+def test_a_pipelines_index_by_its_own_name_does_not_stand_for_the_pipeline(server):
+    server.repositories["some/pipeline"] = Repository({file: file.encode() for file in PIPELINE})
+    assert located("hf:some/pipeline/model_index.json").is_file()
+    assert (located("hf:some/pipeline") / "unet/config.json").is_file()
+
+
+def test_a_pipeline_in_pieces_is_refused(server):
+    pieces = ["model_index.json", "unet/config.json", "unet/diffusion_pytorch_model.safetensors.index.json"]
+    server.repositories["some/large"] = Repository({file: file.encode() for file in pieces})
+    with pytest.raises(HubError, match="part unet come in pieces"):
+        located("hf:some/large")
