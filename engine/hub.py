@@ -182,7 +182,8 @@ def _present(name: HubName, vocabulary: str) -> Path | None:
         if all((folder / part).is_file() for part in layout):
             return folder
     noted = _noted(folder)
-    if (folder / _PIPELINE).is_file() and noted["model"] in ("", _PIPELINE):
+    by_itself = _PIPELINE in noted["files"] and noted["model"] != _PIPELINE  # and the parts may not be there
+    if (folder / _PIPELINE).is_file() and not by_itself:
         return folder
     alone = [path for path in folder.glob("[!.]*") if path.suffix in _WEIGHTS]
     # A file that was fetched by its own name need not be what stands for the whole model.
