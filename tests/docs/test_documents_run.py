@@ -30,6 +30,8 @@ NOT_RUN = {  # commands that are only read, and why
     r"search\.py crop|--images CROPS|--source VIDEO": "a video",
     r"retrieval\.matrix": "several evaluated runs",
     r"engine\.pretraining": "an hour",
+    r"train\.bash syn\b": "minutes",
+    r"syn-diffusion": "weights",
     r"run_tests\.bash": "the tests run this test",
     r"benchmarks?/run\.bash": "hours",
 }
@@ -45,6 +47,7 @@ PLACES = {  # what a reader puts in, and where that lies in the clone
 SMALLER = {  # what is added to a command, so that it takes seconds
     r"synthesis\.demo": " --train 2 --val 1 --test 2 --images 2 --workers 1",
     r"contact_sheet": " --identities 2",
+    r"gen_images\.py": " --set gen_images.prompts=2 gen_images.per_prompt=1",
 }
 PROGRAMS = {  # what a page's program finds: code before it, and what in it is made smaller or put in by a reader
     "docs/captioning.md": (
