@@ -372,6 +372,21 @@ class GenImagesConfig(Section):
         return value
 
 
+class RuntimeConfig(Section):
+    """How to run; nothing here changes a result beyond rounding."""
+
+    device: str = "auto"  # auto, cpu, cuda; a single process may name a card, cuda:1
+    precision: Literal["auto", "fp32", "bf16"] = (
+        "auto"  # of the networks' bodies; auto: bf16 on GPUs that have it, and on CPUs for captioning and search
+    )
+    linear: Literal["auto", "onednn", "torch"] = (
+        "auto"  # who computes large products on a CPU; auto: the faster
+    )
+    compile: bool = False  # training steps, by torch.compile; dropout then draws otherwise
+    workers: Positive = 2
+    threads: Count = 0  # 0: leave torch's own choice
+
+
 # Steps and rate where a configuration names none: SynTBPR's for "all", those of diffusers' guide to DreamBooth for "few".
 _PERSONAL_STEPS = {"none": 0, "few": 800, "all": 4000}
 _PERSONAL_RATE = {"none": 0.0, "few": 5e-6, "all": 1e-4}
@@ -401,21 +416,6 @@ class PersonaliseConfig(Section):
     def training(self) -> tuple[int, float]:
         """Steps and rate of the scenario."""
         return self.steps or _PERSONAL_STEPS[self.scenario], self.init_lr or _PERSONAL_RATE[self.scenario]
-
-
-class RuntimeConfig(Section):
-    """How to run; nothing here changes a result beyond rounding."""
-
-    device: str = "auto"  # auto, cpu, cuda; a single process may name a card, cuda:1
-    precision: Literal["auto", "fp32", "bf16"] = (
-        "auto"  # of the networks' bodies; auto: bf16 on GPUs that have it, and on CPUs for captioning and search
-    )
-    linear: Literal["auto", "onednn", "torch"] = (
-        "auto"  # who computes large products on a CPU; auto: the faster
-    )
-    compile: bool = False  # training steps, by torch.compile; dropout then draws otherwise
-    workers: Positive = 2
-    threads: Count = 0  # 0: leave torch's own choice
 
 
 class Config(Section):
