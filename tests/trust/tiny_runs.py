@@ -34,7 +34,9 @@ LIVELY = (
 )
 # TSN on captions of stage C; a larger share of the distances than its own, for so few images.
 TSN = ("train.captions=[base]", "correction.enabled=false", "cluster.ratio=0.05")
-ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+# scikit-learn imports pyarrow where it is installed, whose allocator would start a thread in the process that is forked.
+NO_THREAD = {"JE_ARROW_MALLOC_CONF": "background_thread:false"}
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **NO_THREAD}
 
 
 class Server:
