@@ -171,5 +171,8 @@ class TextTokenizer(Protocol):
     def cut(self, captions: Sequence[str]) -> int:
         """How many of these captions lose their end by that."""
 
+    def words(self, caption: str) -> Sequence[str | None]:
+        """For every token of `tokenizer([caption])` the word it is part of; None for what is part of none."""
+
     def portable(self) -> PortableTokenizer:
         """The same vocabulary and rules for programs without torch."""

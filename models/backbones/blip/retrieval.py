@@ -13,9 +13,11 @@ from models.backbones.blip.sizes import SIZES, Size, size_named
 from models.backbones.blip.text import TextShape, TextStack
 from models.backbones.blip.tokenizer import BlipTokenizer
 from models.backbones.blip.vision import BlipVision
+from models.backbones.blip.word_relevance import word_relevance
 from models.backbones.weights import LoadReport
 from models.heads import Head
 from models.texts import TextBatch
+from models.word_maps import WordMaps, of_sum_one, summed_by_word, words_in
 
 Texts = TextBatch | Sequence[str]
 
@@ -98,6 +100,42 @@ class BlipRetrieval(nn.Module):
         """Last hidden states (B, L, text_width) of the texts that look at their image, [ENC] first; see `match`."""
         return self._ground(texts, image_tokens, image_index, first_only=False)
 
+    def word_maps(self, images: Tensor, captions: Sequence[str]) -> list[WordMaps]:
+        """For each image (B, 3, H, W) and its caption, what the words looked at when both were matched; see `word_relevance`.
+
+        `overall` is of all tokens, [ENC], which the decision is read from, among them. Effects are of the match logit.
+        """
+        texts = self._tokenised(captions)
+        words = words_in(texts, [self.tokenizer.words(caption) for caption in captions])
+        tokens, attentions = self.visual_encoder.watched(images)
+        with torch.no_grad():
+            logits = [
+                self._match_without_each(texts[[row]], list(own), tokens[row : row + 1])
+                for row, own in enumerate(words)
+            ]
+        ids = self._grounded(texts)
+        relevance = word_relevance(self.text_encoder, self.itm_head, ids, texts.mask, tokens, attentions)
+        found, grid = [], self.visual_encoder.grid
+        for row, own in enumerate(words):
+            patches = relevance[row, :, 1:]  # the class token is no region
+            maps = of_sum_one(summed_by_word(patches, texts.words[row], list(own)), grid)
+            overall, (score, *rest) = of_sum_one(patches.sum(0), grid), logits[row].tolist()
+            effects = torch.tensor([score - without for without in rest])
+            found.append(WordMaps(tuple(own.values()), maps, overall, effects, "match", score))
+        return found
+
+    def _match_without_each(self, text: TextBatch, columns: Sequence[int], tokens: Tensor) -> Tensor:
+        """(1 + W,) the match logit of an image (1, N, D) with one caption, and without each of its words."""
+        dropped = torch.tensor([-1, *columns], device=text.ids.device)[:, None]  # none has the number -1
+        pairs = text[[0] * len(dropped)].without(text.words == dropped)
+        return self.match(pairs, tokens, torch.zeros(len(pairs), dtype=torch.int64))[:, 1]
+
+    def _grounded(self, texts: TextBatch) -> Tensor:
+        """Ids (B, L) of texts that look at an image: they begin with [ENC]."""
+        ids = texts.ids.clone()
+        ids[:, 0] = self.tokenizer.enc_id
+        return ids
+
     def _ground(
         self, texts: Texts, image_tokens: Tensor, image_index: Tensor | None, *, first_only: bool
     ) -> Tensor:
@@ -107,9 +145,9 @@ class BlipRetrieval(nn.Module):
             raise ValueError(f"{len(texts)} texts but {pairs} images to match them with: they must pair up")
         if image_index is not None:
             image_index = image_index.to(image_tokens.device, non_blocking=True)
-        ids = texts.ids.clone()
-        ids[:, 0] = self.tokenizer.enc_id
-        return self.text_encoder(ids, _mask(texts), image_tokens, image_index, first_only=first_only)
+        return self.text_encoder(
+            self._grounded(texts), _mask(texts), image_tokens, image_index, first_only=first_only
+        )
 
     def _tokenised(self, texts: Texts) -> TextBatch:
         batch = texts if isinstance(texts, TextBatch) else self.tokenizer(list(texts))

@@ -9,6 +9,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from losses.precision import no_autocast, widen
 from models.backbones.blip.sizes import Size
 from models.backbones.image_size import check_images, patch_grid
 from models.backbones.linear import speed_up
@@ -53,11 +54,43 @@ class BlipVision(VisionTransformer):
         Raises ValueError for images of another size than the model was built for.
         """
         check_images(images, self.image_size)
-        tokens = self.patch_embed(images)
-        tokens = torch.cat([self.cls_token.expand(len(tokens), -1, -1), tokens], dim=1) + self.pos_embed
+        tokens = self._embedded(images)
         for number, block in enumerate(self.blocks):
             if self.training and number < self.checkpoint_blocks:
                 tokens = checkpoint(block, tokens, use_reentrant=False)
             else:
                 tokens = block(tokens)
         return self.norm(tokens)
+
+    def watched(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The same tokens, and the attention (B, heads, 1 + patches, 1 + patches) of every layer, from which a graph leads to them.
+
+        In evaluation mode. Attention is computed plainly, in single precision: the blocks themselves never hold it.
+        """
+        check_images(images, self.image_size)
+        with torch.no_grad():
+            tokens = self._embedded(images)
+        attentions: list[Tensor] = []
+        with torch.enable_grad():
+            tokens = tokens.requires_grad_()  # a leaf of this call's own: frozen weights give a graph, too
+            for block in self.blocks:
+                mixed, attention = _attend(block.attn, block.norm1(tokens))
+                tokens = tokens + block.ls1(mixed)
+                tokens = tokens + block.ls2(block.mlp(block.norm2(tokens)))
+                attentions.append(attention)
+            return self.norm(tokens), attentions
+
+    def _embedded(self, images: Tensor) -> Tensor:
+        """What goes into the first block."""
+        tokens = self.patch_embed(images)
+        return torch.cat([self.cls_token.expand(len(tokens), -1, -1), tokens], dim=1) + self.pos_embed
+
+
+def _attend(attention: nn.Module, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """What a block's attention makes of tokens (B, N, D), and its weights (B, heads, N, N)."""
+    parts = attention.qkv(tokens).unflatten(2, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
+    query, key, value = widen(parts)
+    with no_autocast(query):
+        weights = (query @ key.transpose(2, 3) / query.shape[3] ** 0.5).softmax(3)
+        mixed = (weights @ value).transpose(1, 2).flatten(2)
+    return attention.proj(mixed), weights

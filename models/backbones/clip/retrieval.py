@@ -16,6 +16,9 @@ from models.backbones.clip.tokenizer import ClipTokenizer
 from models.backbones.weights import LoadReport
 from models.heads import Head
 from models.texts import TextBatch
+from models.word_maps import WordMaps, contrasted, directions_of, words_in
+
+EXPLAINED_LAYERS = 3  # of the image tower, its last ones; all of a tiny one
 
 Texts = TextBatch | Sequence[str]
 
@@ -115,6 +118,48 @@ class ClipRetrieval(nn.Module):
         texts = self._here(texts)
         states, attention = self.text.with_attention(texts.ids, texts.mask)
         return *self._projected_texts(states, texts.mask), attention, texts.mask
+
+    def word_maps(self, images: Tensor, captions: Sequence[str]) -> list[WordMaps]:
+        """For each image (B, 3, H, W) and its caption, the regions that agree with what each word adds; see `models.word_maps`.
+
+        With A_l (heads, N, N) the attention of the image tower's last layers, the region of token j contributes
+
+            sum over l and over the tokens i of the mean over heads of max(0, A_l ⊙ ∂s/∂A_l)_ij
+
+        for the cosine s of CLIP's own embeddings: of a method that has a second one, this is the first's part. Earlier layers
+        are not looked into, each would cost as much as a pass through it for every word: a patch's token stands for its patch.
+        """
+        texts = self._here(captions)
+        words = words_in(texts, [self.tokenizer.words(caption) for caption in captions])
+        with torch.no_grad():
+            directions = directions_of(
+                self._caption_features(texts),
+                [self._without_each(texts[[row]], list(own)) for row, own in enumerate(words)],
+            )
+        states, attentions = self.visual.watched(images, min(EXPLAINED_LAYERS, self.size.vision_layers))
+        with torch.enable_grad():
+            features = self.image_projection(states[:, 0])
+
+        def regions(gradients: Sequence[Tensor]) -> Tensor:
+            taken = (
+                (attention.detach() * gradient).clamp(min=0).mean(1).sum(1)
+                for attention, gradient in zip(attentions, gradients, strict=True)
+            )
+            return sum(taken)[:, 1:]  # the class token is no region
+
+        spelled = [list(own.values()) for own in words]
+        return contrasted(features, directions, attentions, regions, spelled, self.visual.grid)
+
+    def _caption_features(self, texts: TextBatch) -> Tensor:
+        """(B, embed_dim) CLIP's own, whatever a method makes of them."""
+        return self._projected_texts(self.text(texts.ids), texts.mask)[1]
+
+    def _without_each(self, text: TextBatch, columns: Sequence[int]) -> Tensor:
+        """(W, embed_dim) of one caption without each of its words, which begin in these columns."""
+        if not columns:
+            return self.text_projection.weight.new_zeros(0, self.size.embed_dim)
+        left_out = torch.tensor(columns, device=text.ids.device)[:, None]
+        return self._caption_features(text[[0] * len(columns)].without(text.words == left_out))
 
     def _here(self, texts: Texts) -> TextBatch:
         texts = texts if isinstance(texts, TextBatch) else self.tokenizer(list(texts))

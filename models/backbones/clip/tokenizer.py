@@ -116,10 +116,9 @@ class ClipTokenizer:
         cleaned = [_cleaner()(caption) for caption in captions]
         rows, words = [], []
         for caption, encoding in zip(cleaned, self._tokenizer.encode_batch(cleaned), strict=True):
-            kept = self._known(encoding)[: self.length - 2]
+            kept = self._kept(encoding)
             rows.append([self.start_id, *(encoding.ids[place] for place in kept), self.end_id])
-            starts = _word_starts(caption, encoding)
-            words.append(_first_columns([None, *(starts[place] for place in kept), None]))
+            words.append(_first_columns(self._of_tokens(caption, encoding)))
         lengths = torch.tensor([len(row) for row in rows], dtype=torch.int64)
         ids = _padded(rows, torch.int64)
         mask = torch.arange(ids.shape[1]) < lengths[:, None]
@@ -129,6 +128,11 @@ class ClipTokenizer:
         """How many captions `tokenizer(captions)` does not hold to their end."""
         encodings = self._tokenizer.encode_batch([_cleaner()(caption) for caption in captions])
         return sum(len(self._known(encoding)) > self.length - 2 for encoding in encodings)
+
+    def words(self, caption: str) -> list[str | None]:
+        """For every token of the caption the word it is part of, such as "t-shirt"; None for start, end, commas and the like."""
+        cleaned = _cleaner()(caption)
+        return [word and word[0] for word in self._of_tokens(cleaned, self._tokenizer.encode(cleaned))]
 
     def portable(self) -> PortableTokenizer:
         """The same for programs without torch."""
@@ -143,6 +147,15 @@ class ClipTokenizer:
         }
         return PortableTokenizer(self._tokenizer.to_str(), rules)
 
+    def _of_tokens(self, cleaned: str, encoding: Encoding) -> list[re.Match | None]:
+        """The word of every token of a cut caption, start and end included."""
+        words = _words_of(cleaned, encoding)
+        return [None, *(words[place] for place in self._kept(encoding)), None]
+
+    def _kept(self, encoding: Encoding) -> list[int]:
+        """The places of the tokens that a text has between its start and end."""
+        return self._known(encoding)[: self.length - 2]
+
     def _known(self, encoding: Encoding) -> list[int]:
         """The places of the tokens, less words with a piece that no caption trained: their embeddings would be noise."""
         units = encoding.word_ids
@@ -150,19 +163,20 @@ class ClipTokenizer:
         return [place for place, unit in enumerate(units) if unit not in noise]
 
 
-def _word_starts(caption: str, encoding: Encoding) -> list[int | None]:
-    """For every token at which character its word begins; None for what is no word."""
-    start_at: dict[int, int] = {}
+def _words_of(caption: str, encoding: Encoding) -> list[re.Match | None]:
+    """For every token the word that it is part of; None for what is no word."""
+    word_at: dict[int, re.Match] = {}
     for word in _WHOLE_WORD.finditer(caption):
-        start_at |= dict.fromkeys(range(*word.span()), word.start())
-    return [start_at.get(start) for start, _ in encoding.offsets]
+        word_at |= dict.fromkeys(range(*word.span()), word)
+    return [word_at.get(start) for start, _ in encoding.offsets]
 
 
-def _first_columns(starts: Sequence[int | None]) -> list[int]:
+def _first_columns(words: Sequence[re.Match | None]) -> list[int]:
     """For every token the first column of its word; its own where it is part of none."""
     first: dict[int, int] = {}
     return [
-        column if start is None else first.setdefault(start, column) for column, start in enumerate(starts)
+        column if word is None else first.setdefault(word.start(), column)
+        for column, word in enumerate(words)
     ]
 
 

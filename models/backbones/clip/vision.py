@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import partial
+
 import torch
 from open_clip.transformer import QuickGELU, VisionTransformer
 from timm.models.eva import Eva
 from torch import Tensor, nn
 
 from models.backbones.clip.attention_rows import clip_row, eva_row
+from models.backbones.clip.plain_attention import clip_block, eva_block
 from models.backbones.clip.sizes import Size
 from models.backbones.image_size import check_images, patch_grid
 from models.backbones.linear import speed_up
@@ -60,6 +64,17 @@ class ClipVision(VisionTransformer):
         before = torch.cat([found["image_intermediates_prefix"][0], found["image_intermediates"][0]], dim=1)
         return found["image_features"], clip_row(blocks[-1], before, 0)
 
+    def watched(self, images: Tensor, layers: int) -> tuple[Tensor, list[Tensor]]:
+        """The same states, and the attention (B, heads, 1 + patches, 1 + patches) of each of the last `layers` layers, from
+        where gradients can be taken; the layers before have none."""
+        check_images(images, self.image_size)
+        blocks = list(self.transformer.resblocks)
+        with torch.no_grad():
+            states = self._embeds(images)
+            for block in blocks[:-layers]:
+                states = block(states)
+        return _watched(self.ln_post, [partial(clip_block, block) for block in blocks[-layers:]], states)
+
 
 class EvaVision(Eva):
     """EVA-02's image tower without its projection; arguments and errors as in `ClipVision`."""
@@ -101,6 +116,29 @@ class EvaVision(Eva):
         )
         before = torch.cat([token, patches], dim=1)
         return states, eva_row(self.blocks[-1], before, self.rope.get_embed())
+
+    def watched(self, images: Tensor, layers: int) -> tuple[Tensor, list[Tensor]]:
+        """As `ClipVision`."""
+        check_images(images, self.image_size)
+        blocks = list(self.blocks)
+        with torch.no_grad():
+            states, rotation = self._pos_embed(self.patch_embed(images))
+            states = self.norm_pre(states)
+            for block in blocks[:-layers]:
+                states = block(states, rope=rotation)
+        plain = [partial(eva_block, block, rotation=rotation) for block in blocks[-layers:]]
+        return _watched(self.norm, plain, states)
+
+
+def _watched(norm: nn.Module, blocks: Sequence[Callable], states: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """What leaves the norm after these blocks, and their attentions."""
+    attentions = []
+    with torch.enable_grad():
+        states = states.detach().requires_grad_()  # frozen weights give a graph, too
+        for block in blocks:
+            states, attention = block(states)
+            attentions.append(attention)
+        return norm(states), attentions
 
 
 def image_tower(size: Size, image_size: tuple[int, int]) -> ClipVision | EvaVision:

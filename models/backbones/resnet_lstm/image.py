@@ -57,7 +57,11 @@ class ImageEncoder(nn.Module):
         Raises ValueError for images of another size than the model was built for.
         """
         check_images(images, self.image_size)
-        stripes = adaptive_max_pool2d(self.feature_map(images), (self.stripes, 1)).flatten(2).transpose(1, 2)
+        return self.pooled(self.feature_map(images))
+
+    def pooled(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """A feature map (B, C, h, w) to its maxima, (B, C) and (B, K, C)."""
+        stripes = adaptive_max_pool2d(values, (self.stripes, 1)).flatten(2).transpose(1, 2)
         return stripes.amax(1), stripes  # every row is in a stripe
 
     def feature_map(self, images: Tensor) -> Tensor:

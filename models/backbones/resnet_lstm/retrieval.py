@@ -20,6 +20,7 @@ from models.backbones.resnet_lstm.text import TextEncoder
 from models.backbones.resnet_lstm.words import Words
 from models.backbones.weights import LoadReport
 from models.texts import TextBatch
+from models.word_maps import WordMaps, contrasted, directions_of
 
 Texts = TextBatch | Sequence[str]
 
@@ -93,6 +94,32 @@ class ResNetLstm(nn.Module):
         """Captions (a batch or strings) to tokens and features, as `encode_images`."""
         parts = self.text_parts(texts)
         return parts.local, parts.features
+
+    def word_maps(self, images: Tensor, captions: Sequence[str]) -> list[WordMaps]:
+        """For each image (B, 3, H, W) and its caption, the regions that agree with what each word adds; see `models.word_maps`.
+
+        With M (C, h, w) the last feature map, region j contributes max(0, sum over channels of M ⊙ ∂s/∂M)_j: Grad-CAM without
+        its mean over the map (Draelos and Carin, arXiv 2011.08891), as the maxima that features are made of say where they lie.
+        """
+        words = [list(self.tokenizer.words(caption)) for caption in captions]
+        with torch.no_grad():
+            described = self.encode_texts(captions)[1]
+            directions = directions_of(described, [self._without_each(own) for own in words])
+            features = self.image_encoder.feature_map(images)
+        with torch.enable_grad():
+            features = features.detach().requires_grad_()
+            seen = self._project(*self.image_encoder.pooled(features)).features
+
+        def regions(gradients: Sequence[Tensor]) -> Tensor:
+            return (features.detach() * gradients[0]).sum(1).clamp(min=0).flatten(1)
+
+        return contrasted(seen, directions, [features], regions, words, tuple(features.shape[2:]))
+
+    def _without_each(self, words: Sequence[str]) -> Tensor:
+        """Features (W, F) of a caption's words without each of them."""
+        left = [" ".join([*words[:place], *words[place + 1 :]]) for place in range(len(words))]
+        # A caption without words has features, too; no caption at all has none.
+        return self.encode_texts(left or [""])[1][: len(left)]
 
     def image_parts(self, images: Tensor) -> Parts:
         """Normalised images (B, 3, H, W) at the three levels, which losses read."""

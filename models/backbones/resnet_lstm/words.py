@@ -90,14 +90,15 @@ class Words:
 
     def __call__(self, captions: Sequence[str], max_length: int = MOST_WORDS) -> TextBatch:
         """The known words of every caption, at most max_length, padded to the longest and to one column at least."""
-        rows = [
-            [self._ids[word] for word in words_of(caption) if word in self._ids][:max_length]
-            for caption in captions
-        ]
+        rows = [[self._ids[word] for word in self.words(caption)[:max_length]] for caption in captions]
         lengths = torch.tensor([len(row) for row in rows], dtype=torch.int64)
         width = max([1, *map(len, rows)])
         ids = torch.tensor([row + [PAD_ID] * (width - len(row)) for row in rows], dtype=torch.int64)
         return TextBatch(ids.reshape(len(rows), width), torch.arange(width) < lengths[:, None])
+
+    def words(self, caption: str) -> list[str]:
+        """The words of a caption that are known, of which each is a token."""
+        return [word for word in words_of(caption) if word in self._ids][:MOST_WORDS]
 
     def portable(self) -> PortableTokenizer:
         """The same for programs without torch."""
