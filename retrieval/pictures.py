@@ -54,7 +54,7 @@ def rank_lists(
             (images[index], bool(gallery_ids[index] == query_ids[query])) for index in ranking.indices[query]
         ]
         lines.append((captions[query], _places(evaluation, query), images[own], shown))
-    _save(draw_rank_lists(lines, load), Path(path))
+    save_small(draw_rank_lists(lines, load), Path(path))
     return chosen
 
 
@@ -113,21 +113,21 @@ def contact_sheet(
     wide, high = _CROP[0] + 4 * _GAP, _CROP[1] + 52
     rows = -(-len(shown) // _SHEET_COLUMNS)
     width = 2 * _MARGIN + _SHEET_COLUMNS * wide
-    title = _wrapped(query, _font(17), width - 2 * _MARGIN)
+    title = wrapped(query, typeface(17), width - 2 * _MARGIN)
     top = _MARGIN + 24 * len(title) + _GAP
     sheet = Image.new("RGB", (width, top + rows * high + _MARGIN), _GROUND)
     draw = ImageDraw.Draw(sheet)
     for number, line in enumerate(title):
-        draw.text((_MARGIN, _MARGIN + 24 * number), line, _INK, _font(17))
+        draw.text((_MARGIN, _MARGIN + 24 * number), line, _INK, typeface(17))
     for number, (image, score) in enumerate(shown):
         row, column = divmod(number, _SHEET_COLUMNS)
         x, y = _MARGIN + column * wide + 2 * _GAP, top + row * high
         _paste(sheet, draw, load, image, (x, y), False)
         centre = x + _CROP[0] / 2
-        draw.text((centre, y + _CROP[1] + 16), f"{number + 1}  ·  {score}", _INK, _font(13), anchor="ms")
-        name = _ending(image, _font(11), wide - _GAP)
-        draw.text((centre, y + _CROP[1] + 32), name, _FAINT, _font(11), anchor="ms")
-    _save(sheet, Path(path))
+        draw.text((centre, y + _CROP[1] + 16), f"{number + 1}  ·  {score}", _INK, typeface(13), anchor="ms")
+        name = _ending(image, typeface(11), wide - _GAP)
+        draw.text((centre, y + _CROP[1] + 32), name, _FAINT, typeface(11), anchor="ms")
+    save_small(sheet, Path(path))
 
 
 def _ending(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
@@ -139,7 +139,7 @@ def _ending(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
 
 
 @cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
+def typeface(size: int) -> ImageFont.FreeTypeFont:
     """DejaVu Sans, which matplotlib carries with it: the same letters on every machine."""
     from matplotlib import get_data_path  # a command that draws nothing does not wait for it
 
@@ -147,16 +147,16 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
 
 
 def _centred(draw: ImageDraw.ImageDraw, x: int, text: str) -> None:
-    draw.text((x + _CROP[0] / 2, _HEADER - 12), text, _FAINT, _font(14), anchor="ms")
+    draw.text((x + _CROP[0] / 2, _HEADER - 12), text, _FAINT, typeface(14), anchor="ms")
 
 
 def _write(draw: ImageDraw.ImageDraw, y: int, caption: str, note: str) -> None:
     """The query in the left column, in the largest of three sizes that fits, cut where none does; the note below."""
-    note_font = _font(13)
+    note_font = typeface(13)
     room = _CROP[1] - 20 * len(note.splitlines())
     for size in (17, 15, 13):
-        font = _font(size)
-        lines = _wrapped(caption, font)
+        font = typeface(size)
+        lines = wrapped(caption, font)
         height = round(1.35 * size)
         if len(lines) * height <= room:
             break
@@ -168,7 +168,7 @@ def _write(draw: ImageDraw.ImageDraw, y: int, caption: str, note: str) -> None:
     draw.multiline_text((_MARGIN, y + _CROP[1]), note, _FAINT, note_font, anchor="ld", spacing=3)
 
 
-def _wrapped(text: str, font: ImageFont.FreeTypeFont, width: int = _TEXT_WIDTH - _GAP) -> list[str]:
+def wrapped(text: str, font: ImageFont.FreeTypeFont, width: int = _TEXT_WIDTH - _GAP) -> list[str]:
     """Lines no wider than `width` pixels; a word wider than that is broken."""
     lines = [""]
     for word in text.split():
@@ -199,7 +199,7 @@ def _paste(
         sheet.paste(crop, corner)
     except (OSError, ValueError):  # an image that is gone or broken by now does not cost the picture
         draw.rectangle((x, y, x + _CROP[0] - 1, y + _CROP[1] - 1), fill=_EMPTY)
-        draw.text((x + _CROP[0] / 2, y + _CROP[1] / 2), "unreadable", _FAINT, _font(12), anchor="mm")
+        draw.text((x + _CROP[0] / 2, y + _CROP[1] / 2), "unreadable", _FAINT, typeface(12), anchor="mm")
     if is_hit is not None:
         frame = 4 if is_hit else 1
         box = (x - frame, y - frame, x + _CROP[0] + frame - 1, y + _CROP[1] + frame - 1)
@@ -211,7 +211,7 @@ def _load(path: str | Path) -> Image.Image:
         return ImageOps.exif_transpose(image).convert("RGB")
 
 
-def _save(picture: Image.Image, path: Path) -> None:
+def save_small(picture: Image.Image, path: Path) -> None:
     """As JPEG of the best quality that stays below 300 kB, smaller only where no quality does; renamed when whole."""
     data = _jpeg(picture)
     while len(data) >= _MAX_BYTES:

@@ -121,6 +121,12 @@ def _add_query(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
     parser.add_argument("--after", type=_time, metavar="TIME", help="from then on, in seconds or HH:MM:SS")
     parser.add_argument("--before", type=_time, metavar="TIME", help="until then, in seconds or HH:MM:SS")
     parser.add_argument("--sheet", type=Path, metavar="FILE.jpg", help="draw the images with their scores")
+    parser.add_argument(
+        "--explain",
+        type=Path,
+        metavar="DIR",
+        help="draw for each image which regions each word goes with (docs/search.md)",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(module="commands", command="query")
     return parser

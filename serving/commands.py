@@ -24,6 +24,7 @@ from engine.opening import Opened, open_model
 from engine.run import StopSignal
 from retrieval.pictures import contact_sheet
 from serving.crop_table import Origin
+from serving.explaining import draw_explanations
 from serving.index import CHECKPOINT
 from serving.indexing import IndexWriter, Report, digest_of
 from serving.opening import decoder, open_image, open_searcher
@@ -138,8 +139,17 @@ def query(options: argparse.Namespace) -> int:
     hits = searcher.by_sentence(options.sentence, options.top, options.rerank, wanted)
     if options.sheet:
         _draw(searcher, options.sentence, hits, options.sheet)
-    print(_as_json(searcher, options.sentence, hits) if options.json else _as_table(searcher, hits))
+    explained = _explain(searcher, options.sentence, hits, options.explain) if options.explain else None
+    print(
+        _as_json(searcher, options.sentence, hits, explained) if options.json else _as_table(searcher, hits)
+    )
     return 0
+
+
+def _explain(searcher: Searcher, sentence: str, hits: Sequence[Hit], folder: Path) -> list[Path | None]:
+    """Draws why each image was found; the files, None where an image is gone."""
+    drawn = draw_explanations(searcher, sentence, hits, folder)
+    return list(tqdm(drawn, total=len(hits), desc="explaining", unit="image", disable=None))
 
 
 def _draw(searcher: Searcher, sentence: str, hits: Sequence[Hit], path: Path) -> None:
@@ -163,7 +173,12 @@ def _as_table(searcher: Searcher, hits: Sequence[Hit]) -> str:
     return "\n".join(lines)
 
 
-def _as_json(searcher: Searcher, sentence: str, hits: Sequence[Hit]) -> str:
+def _as_json(
+    searcher: Searcher, sentence: str, hits: Sequence[Hit], explained: Sequence[Path | None] | None
+) -> str:
+    pictures = [{} for _ in hits]
+    if explained is not None:
+        pictures = [{"explanation": None if path is None else str(path)} for path in explained]
     found = [
         {
             "rank": place,
@@ -173,8 +188,9 @@ def _as_json(searcher: Searcher, sentence: str, hits: Sequence[Hit]) -> str:
             "cosine": round(hit.similarity, 6),
             "reranked": hit.match is not None,
             **_origin(searcher.index.origins.get(hit.row)),
+            **picture,
         }
-        for place, hit in enumerate(hits, 1)
+        for place, (hit, picture) in enumerate(zip(hits, pictures, strict=True), 1)
     ]
     return json.dumps({"query": sentence, "hits": found}, indent=1)
 
