@@ -26,6 +26,7 @@ from PIL import Image
 from data.errors import UserError
 from engine.log import LOGGER
 from serving.clock import seconds_of
+from serving.explaining import explain
 from serving.index import SearchIndex
 from serving.opening import open_image
 from serving.origins import Wanted, told
@@ -39,6 +40,10 @@ EXAMPLES = (
 )
 MOST_PICTURES = 100
 RERANKED = 32
+CAUTION = (
+    "What the model drew on, not whether it is right: a region that is lit shows nothing about the person in it, and a word may "
+    "count by what it looked at together with others."
+)
 _THUMBNAIL = (320, 480)
 _KEPT_SECONDS = 3600  # how long pictures stay in this process's folder
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -122,20 +127,22 @@ class Page:
 
     def find(self, sentence: object, top: object, reranks: object, *filters: object) -> tuple:
         """A sentence, the number of pictures, whether to re-rank, and `_wanted`'s arguments -> what the page shows."""
-        return self._answer(
+        answer = self._answer(
             lambda: self.searcher.by_sentence(
                 str(sentence), _number(top), RERANKED if reranks is True else 0, _wanted(*filters)
             )
         )
+        return *answer, str(sentence)
 
     def more(self, chosen: Hit | None, top: object, *filters: object) -> tuple:
         """The chosen picture, and what else `find` takes -> the pictures most like it."""
         if not isinstance(chosen, Hit):
-            return self._answer(lambda: [], "Click a picture first.")
-        return self._answer(
+            return *self._answer(lambda: [], "Click a picture first."), None
+        answer = self._answer(
             lambda: self.searcher.like(chosen, _number(top), _wanted(*filters)),
             f"Most like {chosen.image}, without the picture itself.",
         )
+        return *answer, None
 
     def show(self, found: object, event: gradio.SelectData) -> tuple:
         """A click into the pictures -> the whole picture, what is known about it, and the choice."""
@@ -154,8 +161,23 @@ class Page:
             lines += [told(origin), f"frame {origin.frame}, {wide} x {high} px at {left}, {top}"]
         return picture, _note(*lines), hit
 
+    def why(self, explains: object, chosen: Hit | None, asked: str | None) -> tuple:
+        """Whether to explain, the chosen picture, and the sentence that found it -> its explanation, and a note on it."""
+        if explains is not True or not isinstance(chosen, Hit):
+            return _shown(None), _note("Click a picture." if explains is True else "")
+        if not isinstance(asked, str):
+            return _shown(None), _note(
+                "This picture was found by another one: only a sentence has words to explain."
+            )
+        try:
+            with self._lock:
+                picture = explain(self.searcher, asked, chosen)
+        except UserError as error:
+            return _shown(None), _note(str(error))
+        return _shown(picture), _note(CAUTION)
+
     def _answer(self, search: Callable[[], list[Hit]], note: str = "") -> tuple:
-        """(pictures, hits, note, no picture, no details, no choice); a sentence instead where it can't be done."""
+        """(pictures, hits, note, no picture, no details, no choice, no explanation, no note on it); a sentence instead where it can't be done."""
         try:
             with self._lock:
                 self._refresh()
@@ -166,7 +188,8 @@ class Page:
             (self._thumbnail(hit), "\n".join([f"{place}  ·  {hit.score:.3f}", hit.image, *self._origin(hit)]))
             for place, hit in enumerate(hits, 1)
         ]
-        return pictures, hits, _note(note or f"{len(hits)} pictures, the best first."), None, "", None
+        said = _note(note or f"{len(hits)} pictures, the best first.")
+        return pictures, hits, said, None, "", None, _shown(None), ""
 
     def _origin(self, hit: Hit) -> list[str]:
         known = told(self.searcher.index.origins.get(hit.row))
@@ -234,6 +257,11 @@ def _scores(hit: Hit) -> str:
     return f"match {hit.match:.4f} (ITM logit + cosine), cosine {hit.similarity:.4f}"
 
 
+def _shown(picture: Image.Image | None) -> dict[str, Any]:
+    """An image box with this picture; without one there is no box."""
+    return gradio.update(value=picture, visible=picture is not None)
+
+
 def _note(*lines: str) -> str:
     return "<br>".join(html.escape(line) for line in lines)
 
@@ -248,7 +276,7 @@ def make_page(searcher: Searcher) -> gradio.Blocks:
         delete_cache=(_KEPT_SECONDS, _KEPT_SECONDS),
     ) as blocks:
         gradio.HTML(f"<h1>Find a person by a sentence</h1>{_note(about)}")
-        hits, chosen = gradio.State([]), gradio.State(None)
+        hits, chosen, asked = gradio.State([]), gradio.State(None), gradio.State(None)
         with gradio.Row():
             with gradio.Column(scale=3):
                 sentence = gradio.Textbox(
@@ -288,10 +316,28 @@ def make_page(searcher: Searcher) -> gradio.Blocks:
                 )
                 details = gradio.HTML(elem_id="details")
                 more = gradio.Button("More like this", elem_id="more")
-        answer = [gallery, hits, note, picture, details, chosen]
+                explains = gradio.Checkbox(
+                    False,
+                    label="Explain",
+                    info="Which regions of the picture each word goes with",
+                    elem_id="explain",
+                )
+        explanation = gradio.Image(
+            label="Explanation",
+            show_label=False,
+            format="png",
+            interactive=False,
+            visible=False,
+            buttons=["fullscreen"],
+            elem_id="explanation",
+        )
+        caution = gradio.HTML(elem_id="caution")
+        answer = [gallery, hits, note, picture, details, chosen, explanation, caution, asked]
         for event in (search.click, sentence.submit):
             event(page.find, [sentence, top, reranks, *filters], answer)
-        gallery.select(page.show, [hits], [picture, details, chosen])
+        why = {"fn": page.why, "inputs": [explains, chosen, asked], "outputs": [explanation, caution]}
+        gallery.select(page.show, [hits], [picture, details, chosen]).then(**why)
+        explains.change(**why)
         more.click(page.more, [chosen, top, *filters], answer)
     return blocks
 

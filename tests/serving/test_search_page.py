@@ -21,6 +21,7 @@ from engine import checkpoints
 from engine.feeds import ImageFeed
 from retrieval.evaluate import evaluate
 from serving.clock import clock
+from serving.explaining import explain
 from serving.opening import open_searcher
 from serving.origins import Wanted
 from serving.searcher import QUERY_LENGTH, Hit
@@ -37,7 +38,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
-from serving.page import MOST_PICTURES, Guard, Page, page_server
+from serving.page import CAUTION, MOST_PICTURES, Guard, Page, page_server
 
 pytestmark = pytest.mark.integration
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -163,6 +164,58 @@ def assert_nothing_outside(driver, address):
             asked.add(message["params"]["request"]["url"])
     assert len(asked) > 10
     assert not [url for url in asked if not url.startswith((address, "data:", "blob:", "chrome:"))]
+
+
+def test_a_browser_is_told_why(demo, searcher, address, browser):
+    sentence, _ = found_first(demo, 32)
+    browser.get(address)
+    box = wait(browser, lambda: browser.find_element(By.CSS_SELECTOR, "#sentence textarea, #sentence input"))
+    box.send_keys(sentence)
+    browser.find_element(By.CSS_SELECTOR, "#rerank input").click()
+    browser.find_element(By.ID, "search").click()
+    wait(browser, lambda: len(loaded(browser, "#found")) == 10)
+    browser.execute_script("window.scrollTo(0, 0)")
+    browser.find_elements(By.CSS_SELECTOR, "#found img")[0].click()
+    wait(browser, lambda: loaded(browser, "#picture"))
+    assert not browser.find_elements(By.CSS_SELECTOR, "#explanation img")  # nobody has asked for it
+
+    browser.find_element(By.CSS_SELECTOR, "#explain input").click()
+    [first] = wait(browser, lambda: loaded(browser, "#explanation"))
+    expected = explain(searcher, sentence, searcher.by_sentence(sentence, 10, 32)[0])
+    assert (first.get_property("naturalWidth"), first.get_property("naturalHeight")) == expected.size
+    assert CAUTION in browser.find_element(By.ID, "caution").text
+    address_of_first = first.get_property("src")
+
+    browser.execute_script("window.scrollTo(0, 0)")
+    browser.find_elements(By.CSS_SELECTOR, "#found img")[1].click()  # another picture, another explanation
+    wait(browser, lambda: loaded(browser, "#explanation")[0].get_property("src") != address_of_first)
+    browser.execute_script("window.scrollTo(0, 0)")
+    browser.find_element(By.ID, "search").click()  # which a new search takes away
+    wait(browser, lambda: not browser.find_elements(By.CSS_SELECTOR, "#explanation img"))
+    assert_nothing_outside(browser, address)
+
+
+def test_only_what_a_sentence_has_found_is_explained(searcher):
+    page = Page(searcher)
+    hits = page.find("a man in a red shirt", 3, False)[1]
+    box, note = page.why(True, hits[0], "a man in a red shirt")
+    assert box["visible"]
+    assert box["value"].size == explain(searcher, "a man in a red shirt", hits[0]).size
+    assert html.unescape(note) == CAUTION
+    gone = Hit(hits[0].row, "another/image.jpg", 1.0)
+    for arguments, words in (
+        ((False, hits[0], "a man"), ""),
+        (("yes", hits[0], "a man"), ""),
+        ((True, None, "a man"), "Click a picture."),
+        ((True, hits[0], None), "only a sentence has words"),
+        ((True, hits[0], "?!"), "no word in it"),
+        ((True, gone, "a man"), "another/image.jpg"),
+    ):
+        box, note = page.why(*arguments)
+        assert (box["visible"], box["value"]) == (False, None)
+        assert words in html.unescape(note)
+    assert page.find("a man", 1, False)[-1] == "a man"
+    assert page.more(hits[0], 1)[-1] is None
 
 
 def test_a_bad_sentence_is_answered_and_the_page_lives_on(address, browser):
