@@ -28,6 +28,9 @@ class RetrievalModel(Protocol):
     def encode_texts(self, texts: Any) -> tuple[Tensor, Tensor]:
         """A text batch of B captions -> tokens (B, L, D), features (B, F), not normalised."""
 
+    def word_maps(self, images: Tensor, captions: Sequence[str]) -> Sequence[Any]:
+        """For each image (B, 3, H, W) and its caption, which regions each word goes with; see `models.word_maps`."""
+
 
 class MatchingModel(RetrievalModel, Protocol):
     """A model with the third verb, which reads a text and an image together: a cross encoder as well."""

@@ -47,11 +47,11 @@ def explanation_picture(
     Args:
         crop: RGB, of any size.
         sentence: what was asked.
-        name: of the image, for the second line.
+        name: of the image, for the second line; may be empty.
         found: what the model says.
         pale: words that are drawn pale.
     """
-    effect = "{:+.2f}" if found.explains == "match" else "{:+.3f}"
+    digits = 2 if found.explains == "match" else 3
     cells = [
         (crop, "the picture", "", _FAINT),
         (overlaid(crop, np.asarray(found.overall)), "all words", "", _INK),
@@ -60,9 +60,10 @@ def explanation_picture(
         is_pale, picture = word in pale, overlaid(crop, values)
         if is_pale:
             picture = Image.blend(picture, Image.new("RGB", picture.size, _GROUND), 0.65)
-        note = effect.format(float(added)) if values.any() else "nothing"
+        added = round(float(added), digits) + 0.0  # no "-0.00"
+        note = f"{added:+.{digits}f}" if values.any() else "nothing"
         cells.append((picture, word, note, _PALE if is_pale else _INK))
-    return _sheet(sentence, f"{name}  ·  {_score(found)}", cells)
+    return _sheet(sentence, "  ·  ".join(filter(None, [name, _score(found)])), cells)
 
 
 def overlaid(crop: Image.Image, values: np.ndarray) -> Image.Image:

@@ -20,6 +20,8 @@ from engine.machine import lone_machine
 from engine.opening import Opened, open_model
 from retrieval.encode import encode_gallery, encode_queries
 from retrieval.verbs import device_of
+from serving.explaining import word_maps
+from serving.explanation_picture import explanation_picture
 from serving.index import CHECKPOINT, SearchIndex
 from serving.indexing import digest_of
 from serving.searcher import Searcher, checked_query
@@ -115,6 +117,15 @@ class PersonSearch:
             Found(root / hit.image, hit.score, hit.similarity)
             for hit in searcher.by_sentence(sentence, top, rerank)
         ]
+
+    def explain(self, sentence: str, image: str | Path | Image.Image) -> Image.Image:
+        """A picture of which regions of an image each word of a sentence goes with (docs/search.md says what it does not show).
+
+        Raises UserError for an image that does not open and a sentence without a word, and TypeError as `encode_images`.
+        """
+        crop, sentence = _read(image), checked_query(sentence)
+        name = Path(image).name if isinstance(image, (str, Path)) else ""
+        return explanation_picture(crop, sentence, name, word_maps(self.model, sentence, crop))
 
     def _searcher(self, directory: Path) -> Searcher:
         directory = directory.resolve()

@@ -24,6 +24,7 @@ TINY = "--size tiny --repetitions 1"
 CALLS = {
     "training_step": "--sizes tiny --batch 6 --repetitions 1",
     "clip_step": f"{TINY} --batch 6",
+    "explaining": TINY,
     "itm_reranking": f"{TINY} --queries 3 --gallery 5 --candidates 4",
     "feature_extraction": f"{TINY} --images 3 --captions 5 --batch 2",
     "caption_generation": f"{TINY} --images 1 --max-length 12",

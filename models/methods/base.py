@@ -43,6 +43,7 @@ class Method(nn.Module, ABC):
         tokenizer_class: makes its texts.
         pixel_mean, pixel_std: per colour, of pixels in 0..1; `interpolation`: how images are resized for it.
         load_pretrained: a method, path -> report, that fills the model with released weights.
+        word_maps: a method, (images, captions) -> `models.word_maps.WordMaps` of each pair.
     """
 
     name: ClassVar[str]

@@ -44,6 +44,16 @@ def search(demo) -> PersonSearch:
     return PersonSearch(demo.checkpoint, device="cpu")
 
 
+def test_a_file_and_a_picture_are_explained_alike(demo, search):
+    path = demo.dataset.path(demo.records[0])
+    of_file, of_picture = (search.explain(SENTENCES[0], image) for image in (path, Image.open(path)))
+    assert of_file.size == of_picture.size
+    below_the_name = (0, 80, *of_file.size)  # which a picture in memory does not have
+    assert of_file.crop(below_the_name).tobytes() == of_picture.crop(below_the_name).tobytes()
+    with pytest.raises(UserError, match="no word in it"):
+        search.explain("?!", path)
+
+
 @torch.no_grad()
 def test_features_are_those_of_the_model(demo, search):
     paths = [demo.dataset.path(record) for record in demo.records][:5]
