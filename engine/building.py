@@ -66,7 +66,7 @@ def check_model(config: Config) -> None:
     Raises:
         UserError: no such method or size, or a setting or option that neither the method nor its backbone has or a value of
             it that they know to be wrong, or weights of pairs for a method that does not weigh them, or data that do not go
-            with the supervision.
+            with the supervision, or a first token of matched texts for a method that matches none.
     """
     settings, kind = config.model, method_class(config.model.method)
     if settings.size not in kind.sizes:
@@ -86,6 +86,10 @@ def check_model(config: Config) -> None:
     if config.train.pair_weights != "none" and not kind.weighs_pairs:
         raise UserError(
             f"The losses of the method '{settings.method}' do not weigh pairs: set train.pair_weights to none."
+        )
+    if config.correction.first_token != "enc" and not kind.has_matching:
+        raise UserError(
+            f"The method '{settings.method}' matches no texts with images: set correction.first_token to enc."
         )
     try:
         check_options(settings.method, {**backbone_options(config), **settings.options})

@@ -154,6 +154,7 @@ class GenTextConfig(Section):
     )
     batch_size: Positive = 32
     top_p: Annotated[float, Field(gt=0, le=1)] = 0.9
+    top_k: Count = 0  # before the nucleus, as transformers' generate did with 50; 0: off
     repetition_penalty: Annotated[float, Field(ge=1)] = 1.1
     min_length: Count = 40
     max_length: Positive = 77
@@ -201,6 +202,9 @@ class TrainConfig(Section):
     lr_warmup_start: Fraction = 0.0  # the share of init_lr that a warm-up over epochs starts from
     schedule: Literal["epoch", "step"] = "epoch"  # whether the rate changes with every epoch or every step
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
+    decay_vectors: bool = (
+        False  # biases and normalisation as well, as BLIP's methods' released code; no warm-up does
+    )
     betas: tuple[Decay, Decay] = (0.9, 0.999)  # AdamW's, as eps
     eps: Rate = 1e-8
     average: Decay = (
@@ -241,6 +245,13 @@ class TrainConfig(Section):
         return value
 
 
+class SourceConfig(DatasetConfig):
+    """Another data set, whose training images and captions every round's model encodes for the clustering's source term."""
+
+    captions: Literal["own", "generated"] = "own"
+    pre_gen_data: str = ""  # folder of the generated ones; empty: pre_gen_data/<its tag or name>
+
+
 class ClusterConfig(Section):
     """DBSCAN on re-ranked distances (``docs/clustering.md``)."""
 
@@ -252,7 +263,8 @@ class ClusterConfig(Section):
     min_samples: Positive = 4
     k1: Positive = 20
     k2: Positive = 6
-    source: str = ""  # .npy of fused features (N_source, 512) of a source data set; empty: no source term
+    # A data set, or a .npy file of features (M, F) that stay as they are, F as wide as the method's; empty: no source term
+    source: SourceConfig | str = ""
 
 
 class CorrectionConfig(Section):
@@ -264,6 +276,10 @@ class CorrectionConfig(Section):
     agreement: Fraction = (
         0.0  # the share of matched samples that a vote takes (docs/clustering.md); 0: the paper's rule
     )
+    captions: Literal["base", "styled", "fixed"] | None = (
+        None  # which generated captions; none: those that are clustered
+    )
+    first_token: Literal["enc", "cls"] = "enc"  # of texts that are matched with images for it
 
 
 class TestConfig(Section):
@@ -419,7 +435,7 @@ class PersonaliseConfig(Section):
 
 
 class Config(Section):
-    """Everything a run needs. ``{seed}`` in ``run`` and ``pre_gen_data`` stands for the seed, ``{method}`` for the method."""
+    """Everything a run needs. In ``run`` and ``pre_gen_data`` ``{seed}``, ``{method}`` and ``{dataset}`` stand for theirs."""
 
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     run: str = ""  # folder under output/; empty: <dataset>-<method>[-seed<N>]
@@ -452,7 +468,14 @@ class Config(Section):
         return Path(self._named(self.pre_gen_data or f"pre_gen_data/{self.dataset.label}"))
 
     def _named(self, template: str) -> str:
-        return template.replace("{seed}", str(self.seed)).replace("{method}", self.model.method)
+        names = {
+            "{seed}": str(self.seed),
+            "{method}": self.model.method,
+            "{dataset}": self.dataset.label,
+        }
+        for name, value in names.items():
+            template = template.replace(name, value)
+        return template
 
     @property
     def captioner_directory(self) -> Path:
@@ -571,7 +594,7 @@ def _merge(
             _merge(slot, value, section, origin, origins, f"{path}.")
         elif value is None and _holds_keys_only(model, key):
             continue  # a section whose lines are all commented out
-        elif section is not None and value is not None:
+        elif section is not None and value is not None and not _takes_text(model, key):
             raise ConfigError(
                 f"'{path}' ({place}) is a section and takes keys such as '{path}.{next(iter(section.model_fields))}', "
                 f"not {value!r:.60}."
@@ -598,6 +621,11 @@ def _holds_keys_only(model: type[BaseModel] | None, key: str) -> bool:
     return get_origin(annotation) is dict or (
         isinstance(annotation, type) and issubclass(annotation, BaseModel)
     )
+
+
+def _takes_text(model: type[BaseModel], key: str) -> bool:
+    """True for a field that may be a text in the place of a section."""
+    return str in get_args(model.model_fields[key].annotation)
 
 
 def _section_of(model: type[BaseModel] | None, key: str) -> type[BaseModel] | None:
@@ -677,6 +705,8 @@ def _message(problem: Mapping[str, Any]) -> str:
 
 def _written_path(problem: Mapping[str, Any], origins: Mapping[str, str]) -> str:
     """The longest part of a problem's path that somebody wrote; empty where nobody did."""
-    names = [str(part) for part in problem["loc"]]
-    paths = (".".join(names[:length]) for length in range(len(names), 0, -1))
-    return next((path for path in paths if path in origins), "")
+    path = ""
+    for part in problem["loc"]:  # which of several kinds a setting is taken for stands among the keys
+        longer = f"{path}.{part}".strip(".")
+        path = longer if longer in origins else path
+    return path

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,13 +25,14 @@ from clustering.diagnostics import diagnose, draw_clusters
 from clustering.pseudo_labels import Clusters, cluster
 from data.errors import UserError
 from engine import distributed
+from engine.cluster_source import ClusterSource
 from engine.config import Config
 from engine.feeds import ImageFeed
 from engine.log import LOGGER
 from engine.machine import Machine
 from models.methods.base import Method
 from retrieval.division import Division
-from retrieval.encode import Gallery, GalleryWriter, Progress
+from retrieval.encode import Gallery, GalleryWriter, Progress, encode_queries
 from retrieval.itm import candidates
 from retrieval.memory import in_portions
 from retrieval.verbs import TokenisedCaptions, inference
@@ -77,6 +79,8 @@ def pseudo_labels(
     eps: float | None,
     progress: Progress | None = None,
     figure: Path | None = None,
+    source: ClusterSource | None = None,
+    correction_captions: Sequence[str] | None = None,
 ) -> PseudoLabels | None:
     """Cluster the training images by image and text, and correct the labels across modalities.
 
@@ -88,29 +92,29 @@ def pseudo_labels(
         eps: the first round's radius, kept in later rounds; None computes it.
         progress: called with (done, total) of this process's share while images are encoded and candidates scored.
         figure: where to draw cluster sizes and a map of the features; None: nowhere.
+        source: another data set, which is encoded by the same model for the source term.
+        correction_captions: one caption per image, by which the correction finds candidates; None: `captions`.
 
     Raises:
         UserError: too few images, or nothing (or everything) clusters, with what to change.
     """
     model.eval()
+    corrected = config.correction.enabled
     with inference(model):
-        encoded = _encode(model, feed, captions, config, machine, progress)
+        encoded = _encode(
+            model, feed, captions, config, machine, progress, tokens=corrected and model.has_matching
+        )
+        source_features = None
+        if source is not None:
+            source_features = _encode(model, source.feed, source.captions, config, machine, progress).fused
     clusters = None
     if machine.processes.rank == 0:
-        clusters = _cluster(encoded.fused, config, eps, machine.device)
+        clusters = _cluster(encoded.fused, source_features, config, eps, machine.device)
         _draw(clusters, encoded.fused, figure)
     found = None
-    if config.correction.enabled:
+    if corrected:
         with encoded.gallery:
-            found = candidates(
-                model,
-                encoded.texts,
-                encoded.gallery,
-                encoded.text_features,
-                config.correction.k_tests,
-                config.correction.k,
-                progress=progress,
-            )
+            found = _candidates(model, encoded, correction_captions, config, machine, progress)
     if clusters is None:
         return None
     labels = clusters.labels
@@ -118,6 +122,27 @@ def pseudo_labels(
         with distributed.all_threads():
             labels = correct_labels(labels, clusters.core, encoded.fused, *found, config.correction.agreement)
     return PseudoLabels(clusters.labels, labels, clusters.eps)
+
+
+def _candidates(
+    model: Method,
+    encoded: _Encoded,
+    captions: Sequence[str] | None,
+    config: Config,
+    machine: Machine,
+    progress: Progress | None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """What the correction takes for each image's texts and each text's images."""
+    settings = config.correction
+    texts, features = encoded.texts, encoded.text_features
+    if captions is not None:
+        texts = TokenisedCaptions(model, list(captions))
+        features = encode_queries(model, texts, config.test.batch_size, processes=machine.processes)
+    own = settings.first_token == "enc"
+    with nullcontext() if own else model.matching_from(settings.first_token):
+        return candidates(
+            model, texts, encoded.gallery, features, settings.k_tests, settings.k, progress=progress
+        )
 
 
 class _Encoded(NamedTuple):
@@ -139,12 +164,13 @@ def _encode(
     config: Config,
     machine: Machine,
     progress: Progress | None,
+    tokens: bool = False,
 ) -> _Encoded:
-    """Every image and every caption once; image tokens are kept if labels are to be corrected by matching."""
+    """Every image and every caption once; image tokens are kept if they are to be matched."""
     division = Division(len(feed), config.test.batch_size, machine.processes)
     rows = division.rows()
     texts = TokenisedCaptions(model, list(captions))
-    token_dtype = torch.float16 if config.correction.enabled and model.has_matching else None
+    token_dtype = torch.float16 if tokens else None
     gallery = GalleryWriter(division, token_dtype=token_dtype, directory=config.run_directory)
     fused, text_features = [], []
 
@@ -176,21 +202,21 @@ def _draw(clusters: Clusters, features: np.ndarray, figure: Path | None) -> None
         draw_clusters(clusters, features, figure)
 
 
-def _cluster(features: np.ndarray, config: Config, eps: float | None, device: torch.device) -> Clusters:
+def _cluster(
+    features: np.ndarray,
+    source: np.ndarray | None,
+    config: Config,
+    eps: float | None,
+    device: torch.device,
+) -> Clusters:
     """Clusters that can be trained on; the other processes wait for them."""
     settings = config.cluster
     if len(features) <= settings.min_samples:
         raise UserError(
             f"{len(features)} images are too few to cluster: give at least a few hundred, or lower cluster.min_samples."
         )
-    source = None
-    if settings.source:
-        try:
-            source = np.load(settings.source, allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise UserError(
-                f"cluster.source {settings.source} can't be read as a .npy array: {error}."
-            ) from None
+    if isinstance(settings.source, str) and settings.source:
+        source = _fixed_source(settings.source, features.shape[1])
     options: dict[str, Any] = settings.model_dump(exclude={"enabled", "source", "eps"})
     if settings.eps == "auto" and eps is not None:
         options["eps"] = eps
@@ -207,6 +233,20 @@ def _cluster(features: np.ndarray, config: Config, eps: float | None, device: to
     for warning in diagnosis.warnings:
         LOGGER.warning("%s", warning)
     return clusters
+
+
+def _fixed_source(path: str, width: int) -> np.ndarray:
+    """Features (M, width) of a source data set that are the same in every round."""
+    try:
+        source = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise UserError(f"cluster.source {path} can't be read as a .npy array: {error}.") from None
+    if source.ndim != 2 or source.shape[1] != width or not len(source):
+        raise UserError(
+            f"cluster.source {path} has the shape {source.shape}, and what this method clusters has {width} columns: make it "
+            "with the same model, or name the data set itself, which every round then encodes."
+        )
+    return source
 
 
 def report(labels: PseudoLabels, identities: np.ndarray | None) -> dict[str, Any]:

@@ -38,6 +38,7 @@ class Material:
         source: the name of what is learnt from, for `trained_on` in results.
         tokenizer_directory: where a vocabulary trained on `texts()` is kept.
         vocabulary_texts: what such a vocabulary is made of where it is not these captions.
+        correction_texts: one caption per image without identity, which its pseudo label is corrected by; None: the same.
     """
 
     images: list[Path]
@@ -48,6 +49,7 @@ class Material:
     source: str
     tokenizer_directory: Path
     vocabulary_texts: list[str] | None = None
+    correction_texts: list[str] | None = None
 
     @property
     def unlabelled(self) -> int:
@@ -127,6 +129,7 @@ def joined(first: Material, second: Material) -> Material:
         np.concatenate([first.identities, second.identities + first.identities.max(initial=-1) + 1]),
         f"{first.source} + {second.source}",
         first.tokenizer_directory,
+        correction_texts=first.correction_texts,
     )
 
 
@@ -171,10 +174,15 @@ def generated_material(dataset: PedesDataset, config: Config) -> Material:
         raise UserError(
             f"There are no {' or '.join(kinds)} captions: make them again with gen_text.py --force."
         )
-    cluster_texts = [
-        next(text for kind in (kinds[-1], "base", "fixed") if (text := text_of(image, kind)))
-        for image in images
-    ]
+
+    def one_each(first: str) -> list[str]:
+        """Of every image the caption of this kind; where it has none, another."""
+        return [
+            next(text for kind in (first, "base", "fixed") if (text := text_of(image, kind)))
+            for image in images
+        ]
+
+    chosen = config.correction.captions
     directory = config.caption_directory / "tokenizer"
     shared = None if records else _vocabulary_texts(config, wanted)
     if not records and shared is None:
@@ -183,11 +191,12 @@ def generated_material(dataset: PedesDataset, config: Config) -> Material:
         [dataset.image_root / image for image in images],
         np.asarray(owners),
         captions,
-        cluster_texts,
+        one_each(kinds[-1]),
         np.full(len(images), NO_IDENTITY),
         config.dataset.label,
         directory,
         shared,
+        one_each(chosen) if chosen else None,
     )
 
 

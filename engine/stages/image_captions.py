@@ -160,6 +160,7 @@ def two_pass_captions(
     settings = config.gen_text
     options = {
         "top_p": settings.top_p,
+        "top_k": settings.top_k,
         "repetition_penalty": settings.repetition_penalty,
         "min_length": settings.min_length,
         "max_length": settings.max_length,

@@ -11,6 +11,7 @@ from captioning.pipeline import caption_sample, estimate_sample, export
 from captioning.store import CaptionStore
 from engine import distributed
 from engine.building import reads_captions, supervision
+from engine.cluster_source import check_cluster_source
 from engine.config import PreTextConfig
 from engine.log import LOGGER
 from engine.marks import Mark
@@ -33,6 +34,7 @@ def sample_captions(context: Context) -> None:
         UserError: no images, a backend that can't be used, or one that fails for good.
     """
     config = context.config
+    check_cluster_source(config)
     if not not_needed(config, STAGE):
         _caption_sample(context)
     unlabelled = supervision(config) == "pseudo" and not reads_captions(config)

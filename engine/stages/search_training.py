@@ -22,6 +22,7 @@ from data.holding_out import hold_out_identities
 from engine import best_on_test, checkpoints, distributed, warm_up
 from engine.best_on_test import BestOnTest
 from engine.building import method_class, new_model, pixels_of, supervision
+from engine.cluster_source import open_cluster_source
 from engine.config import Config, SyntheticTrainingConfig, save_config
 from engine.evaluation import Split, evaluate_split, open_split
 from engine.feeds import ImageFeed, PairBatches
@@ -158,6 +159,7 @@ class SearchTraining:
         )
         self.lesson = self._lesson(own, "best.pth")
         size = self.config.model.image_size
+        self.source = open_cluster_source(self.config, dataset, pixels_of(kind))
         self.val: Split | None = open_split(dataset, "val", self.config, size, pixels_of(kind))
         self.selected_on = f"{held_out} identities of train" if held_out else "val" if self.val else "last"
         self.best_on_test: BestOnTest | None = None
@@ -281,6 +283,8 @@ class SearchTraining:
             eps,
             progress=self.run.stop_if_asked,
             figure=path.with_suffix(".png"),
+            source=self.source,
+            correction_captions=material.correction_texts,
         )
         if labels is None:
             return
@@ -333,7 +337,7 @@ class SearchTraining:
 
         trainer = Trainer(
             RetrievalTask(model),
-            model.parameter_groups(schedule.init_lr, settings.weight_decay),
+            model.parameter_groups(schedule.init_lr, settings.weight_decay, settings.decay_vectors),
             batches,
             schedule,
             place,

@@ -29,7 +29,8 @@ class Method(nn.Module, ABC):
         supervision: "pseudo" (labels come from clustering generated captions and images) or "labels" (real ones), unless
             a configuration says otherwise.
         has_matching: whether there is a third verb, `match(texts, image_tokens, image_index) -> logits`, which reads a
-            text and an image together: re-ranking, and the candidates of the label correction.
+            text and an image together: re-ranking, and the candidates of the label correction. With it comes
+            `matching_from(first_token)`, a context in which texts begin otherwise than they were trained to.
         caption_kinds: which generated captions each training image is used with, once per kind.
         round_keys: prefixes of weights that mean something within one round of training only.
         wants_companions: whether its losses compare with a caption of another image of the same label.
@@ -138,17 +139,19 @@ class Method(nn.Module, ABC):
         """By how much a parameter's learning rate differs from the run's."""
         return 1.0
 
-    def parameter_groups(self, lr: float, weight_decay: float) -> list[dict[str, Any]]:
+    def parameter_groups(
+        self, lr: float, weight_decay: float, decay_vectors: bool = False
+    ) -> list[dict[str, Any]]:
         """Parameter groups for an optimizer: one per learning rate, each with and without weight decay.
 
-        Vectors and scalars (biases, normalisation) are not decayed. The released code of all three methods decays
+        Vectors and scalars (biases, normalisation) are not decayed unless `decay_vectors` says so. The released code of all three methods decays
         everything; at its learning rates (5e-6, 1e-5) a run shrinks a weight by under one percent either way, but a model
         trained from scratch at a hundred times that rate would have its normalisation pulled to zero.
         """
         groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
         for name, parameter in self.named_parameters():
             if parameter.requires_grad:
-                key = (self.learning_rate_factor(name), parameter.ndim > 1)
+                key = (self.learning_rate_factor(name), parameter.ndim > 1 or decay_vectors)
                 groups.setdefault(key, []).append(parameter)
         return [
             {"params": parameters, "lr": lr * factor, "weight_decay": weight_decay if decays else 0.0}

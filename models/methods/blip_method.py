@@ -129,9 +129,9 @@ class BlipMethod(DualEncoder, BlipRetrieval):
         """Match logits (P, 2), for a method that needs nothing else of the cross-encoder."""
         return self.match(pairs.texts, pairs.image_tokens, pairs.image_index)
 
-    def cross_encode_pairs(self, pairs: MatchingPairs) -> Tensor:
-        """Last hidden states (P, L, D) of all pairs in one pass."""
-        return self.cross_encode(pairs.texts, pairs.image_tokens, pairs.image_index)
+    def cross_encode_pairs(self, pairs: MatchingPairs, padding: bool = False) -> Tensor:
+        """Last hidden states (P, L, D) of all pairs in one pass, with `padding` those of padding, too."""
+        return self.cross_encode(pairs.texts, pairs.image_tokens, pairs.image_index, padding=padding)
 
     def matching_loss(self, pairs: MatchingPairs, logits: Tensor) -> Tensor:
         """ITM: cross-entropy of the match logits (P, 2)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -11,13 +11,15 @@ from torch import Tensor
 from losses.masked_language import hidden_units, masked_language_loss
 from models.backbones.blip.retrieval import text_shape
 from models.backbones.blip.text import TextDecoder
+from models.backbones.blip.tokenizer import RETRIEVAL_LENGTH
 from models.batch import Batch, TrainingCaption
 from models.heads import Head
 from models.methods.attribute_words import attribute_units
-from models.methods.blip_method import BlipMethod
+from models.methods.blip_method import BlipMethod, MatchingPairs
+from models.options import check_choice, check_switch
 from models.texts import TextBatch
 
-HALVES = ((1, 37), (37, 73))  # token positions of ATP's two halves; position 0 is [ENC]
+HALVES = ((1, 37), (37, RETRIEVAL_LENGTH))  # token positions of ATP's two halves; position 0 is [ENC]
 HIDING = {"words": 0.4, "phrases": 0.8}  # probability with which ARA hides a unit
 HEAD = "text_decoder.cls."
 
@@ -30,7 +32,12 @@ class CADA(BlipMethod):
             (adjectives with their nouns, 0.8).
         attribute_weight: of ARA's loss; 0 leaves the loss and its decoder out.
         head_lr_factor: learning rate of the language head, in the run's.
+        half_padding: whether ATP's means take in padding, up to position 72, as in the released code. False: a half's tokens
+            alone, and `[ENC]` where it has none.
+        causal_decoder: whether ARA's decoder sees the words before a gap alone, as in the released code, or both sides.
         options: of `BlipRetrieval`.
+
+    Raises ValueError for an option's value that there is not.
     """
 
     name = "cada"
@@ -42,17 +49,28 @@ class CADA(BlipMethod):
         masking: Literal["words", "phrases"] = "words",
         attribute_weight: float = 0.1,
         head_lr_factor: float = 5.0,
+        half_padding: bool = False,
+        causal_decoder: bool = False,
         **options: Any,
     ) -> None:
+        self.check_values(
+            {"masking": masking, "half_padding": half_padding, "causal_decoder": causal_decoder}
+        )
         super().__init__(**options)
-        if masking not in HIDING:
-            raise ValueError(f"masking is {masking!r}; CADA hides {' or '.join(HIDING)}.")
         self.masking = masking
+        self.half_padding, self.causal_decoder = half_padding, causal_decoder
         self.attribute_weight = attribute_weight
         self.head_lr_factor = head_lr_factor
         self.itm_local_head = Head(self.itm_head.in_features, 2)
         shape = text_shape(self.size, self.tokenizer, options.get("dropout", 0.1))
         self.text_decoder = TextDecoder(shape) if attribute_weight else None
+
+    @classmethod
+    def check_values(cls, options: Mapping[str, Any]) -> None:
+        """Refuses values of its options that can't be. Raises ValueError."""
+        check_choice(options, "masking", HIDING)
+        check_switch(options, "half_padding")
+        check_switch(options, "causal_decoder")
 
     def learning_rate_factor(self, parameter_name: str) -> float:
         return self.head_lr_factor if parameter_name.startswith(HEAD) else 1.0
@@ -74,11 +92,13 @@ class CADA(BlipMethod):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         encoded = self.encode(batch)
         pairs = self.matching_pairs(batch, encoded)
-        hidden = self.cross_encode_pairs(pairs)
+        if self.half_padding:
+            pairs.texts = pairs.texts.widened(RETRIEVAL_LENGTH)
+        hidden = self.cross_encode_pairs(pairs, padding=self.half_padding)
         losses = {
             "ndf": self.global_loss(encoded),
             "itm": self.matching_loss(pairs, self.itm_head(hidden[:, 0])),
-            "atp": self.region_loss(pairs, hidden, _halves(pairs.texts.mask), self.itm_local_head),
+            "atp": self.region_loss(pairs, hidden, self._halves(pairs), self.itm_local_head),
         }
         if self.text_decoder is not None:
             losses["ara"] = self.attribute_weight * self._attribute_loss(batch, encoded.image_tokens)
@@ -92,13 +112,15 @@ class CADA(BlipMethod):
         hidden = hidden_units(texts.extras["units"], batch.seeds, HIDING[self.masking])
         ids = texts.ids.masked_fill(hidden, self.tokenizer.mask_id)
         ids[:, 0] = self.tokenizer.dec_id
-        states = self.text_decoder.bert(ids, None if texts.full else texts.mask, image_tokens)
+        mask = None if texts.full else texts.mask
+        states = self.text_decoder.bert(ids, mask, image_tokens, causal=self.causal_decoder)
         total = self.world.all_gather(hidden.sum()[None]).sum() / self.world.size
         logits = self.text_decoder.word_logits(states)
         return masked_language_loss(logits, texts.ids, hidden, total, batch.weights)
 
-
-def _halves(mask: Tensor) -> list[Tensor]:
-    """(P, L) masks of the first and the second half's tokens that are not padding."""
-    positions = torch.arange(mask.shape[1], device=mask.device)
-    return [mask & (positions >= start) & (positions < stop) for start, stop in HALVES]
+    def _halves(self, pairs: MatchingPairs) -> list[Tensor]:
+        """(P, L) masks of the first and the second half, with or without padding."""
+        mask = pairs.texts.mask
+        counted = torch.ones_like(mask) if self.half_padding else mask
+        positions = torch.arange(mask.shape[1], device=mask.device)
+        return [counted & (positions >= start) & (positions < stop) for start, stop in HALVES]

@@ -8,6 +8,8 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from models.heads import Head
 
+STARTS = ("torch", "normal")
+
 
 class FusionEncoder(nn.Module):
     """Image tokens look at text tokens, then one transformer block, LayerNorm and a projection of the first token.
@@ -19,9 +21,11 @@ class FusionEncoder(nn.Module):
         image_width: of the image tokens, and of everything after them; heads are image_width / 64.
         text_width: of the text tokens.
         embed_dim: of the fused feature.
+        start: the first weights of its matrices: "torch" (each Linear's own, uniform), or "normal", of standard deviation
+            image_width^-0.5 with biases of zero, as TSN's released code starts them.
     """
 
-    def __init__(self, image_width: int, text_width: int, embed_dim: int) -> None:
+    def __init__(self, image_width: int, text_width: int, embed_dim: int, start: str = "torch") -> None:
         super().__init__()
         heads = max(1, image_width // 64)
         self.image_norm = nn.LayerNorm(image_width)
@@ -35,6 +39,11 @@ class FusionEncoder(nn.Module):
         )
         self.norm = nn.LayerNorm(image_width)
         self.projection = Head(image_width, embed_dim)
+        if start == "normal":
+            for layer in self.modules():
+                if isinstance(layer, nn.Linear):
+                    nn.init.normal_(layer.weight, std=image_width**-0.5)
+                    nn.init.zeros_(layer.bias)
 
     def forward(self, image_tokens: Tensor, text_tokens: Tensor, text_mask: Tensor) -> Tensor:
         """(B, N, image_width), (B, L, text_width) and (B, L) bool, False at padding, to fused features (B, embed_dim)."""

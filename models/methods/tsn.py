@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from torch import Tensor, nn
 from torch.nn.functional import normalize
@@ -11,7 +12,8 @@ from losses.identity import identity_loss
 from models.batch import Batch
 from models.heads import Head
 from models.methods.blip_method import BlipMethod
-from models.methods.fusion import FusionEncoder
+from models.methods.fusion import STARTS, FusionEncoder
+from models.options import check_choice, check_switch
 
 
 class TSN(BlipMethod):
@@ -19,7 +21,12 @@ class TSN(BlipMethod):
 
     Args:
         identity_weight: of the identity loss.
+        normalise_fused: whether the fused feature is brought to length 1 before it is clustered; the released code clusters it
+            as it is.
+        fusion_start: the fusion encoder's first weights, as `FusionEncoder`'s start.
         options: of `BlipRetrieval`.
+
+    Raises ValueError for an option's value that there is not.
     """
 
     name = "tsn"
@@ -27,12 +34,26 @@ class TSN(BlipMethod):
     caption_kinds = ("fixed",)
     round_keys = ("classifier.",)
 
-    def __init__(self, *, identity_weight: float = 1.0, **options: Any) -> None:
+    def __init__(
+        self,
+        *,
+        identity_weight: float = 1.0,
+        normalise_fused: bool = True,
+        fusion_start: Literal["torch", "normal"] = "torch",
+        **options: Any,
+    ) -> None:
+        self.check_values({"normalise_fused": normalise_fused, "fusion_start": fusion_start})
         super().__init__(**options)
-        self.identity_weight = identity_weight
+        self.identity_weight, self.normalise_fused = identity_weight, normalise_fused
         size = self.size
-        self.fusion = FusionEncoder(size.vision_width, size.text_width, size.embed_dim)
+        self.fusion = FusionEncoder(size.vision_width, size.text_width, size.embed_dim, fusion_start)
         self.classifier: Head | None = None
+
+    @classmethod
+    def check_values(cls, options: Mapping[str, Any]) -> None:
+        """Refuses values of its options that can't be. Raises ValueError."""
+        check_switch(options, "normalise_fused")
+        check_choice(options, "fusion_start", STARTS)
 
     def set_identities(self, count: int) -> None:
         """A fresh classifier over `count` classes; replaces the last round's."""
@@ -71,4 +92,5 @@ class TSN(BlipMethod):
         text_features: Tensor,
         text_mask: Tensor,
     ) -> Tensor:
-        return normalize(self.fuse(image_tokens, text_tokens, text_mask), dim=1)
+        fused = self.fuse(image_tokens, text_tokens, text_mask)
+        return normalize(fused, dim=1) if self.normalise_fused else fused

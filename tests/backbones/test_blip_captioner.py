@@ -7,10 +7,11 @@ from collections import Counter
 
 import pytest
 import torch
+from transformers.generation.logits_process import TopKLogitsWarper, TopPLogitsWarper
 
 from models.backbones.attention import Dense
 from models.backbones.blip import captioner
-from models.backbones.blip.captioner import BlipCaptioner, sample_nucleus
+from models.backbones.blip.captioner import BlipCaptioner, likeliest, sample_nucleus
 from models.backbones.blip.text import DecoderCache
 
 SHORT = {"min_length": 20, "max_length": 32}
@@ -224,3 +225,43 @@ def test_nucleus_draws_in_proportion():
     drawn = sample_nucleus(probabilities.expand(20000, -1), draws, 0.9)
     shares = torch.bincount(drawn, minlength=5) / 20000
     assert torch.allclose(shares, torch.tensor([0.5, 0, 0.3, 0.15, 0]) / 0.95, atol=0.02)
+
+
+@pytest.mark.parametrize("top_k", [1, 3, 39, 40, 100])
+def test_only_the_k_likeliest_are_kept(top_k):
+    """Row by row in plain numbers; what ties with the k-th stays, as in transformers."""
+    logits = torch.randn(4, 40, generator=torch.Generator().manual_seed(1))
+    logits[2, :7] = 9.0
+    kept = likeliest(logits, top_k)
+    for row, values in enumerate(logits.tolist()):
+        last = sorted(values, reverse=True)[min(top_k, 40) - 1]
+        expected = [value if value >= last else -float("inf") for value in values]
+        assert kept[row].tolist() == pytest.approx(expected)
+    assert likeliest(logits, 0) is logits
+
+
+@pytest.mark.parametrize(("top_k", "top_p"), [(0, 0.9), (2, 0.9), (5, 0.6), (1, 1.0)])
+def test_sampling_equals_transformers_warpers(top_k, top_p):
+    """The nucleus is taken of what top-k has left, in the order of `generate`."""
+    logits = 2.0 * torch.randn(3, 40, generator=torch.Generator().manual_seed(5))
+    warped = TopKLogitsWarper(top_k)(None, logits.clone()) if top_k else logits
+    probabilities = TopPLogitsWarper(top_p)(None, warped).softmax(-1).double()
+    draws = torch.tensor([0.03, 0.4, 0.99], dtype=torch.float64)
+    drawn = sample_nucleus(likeliest(logits, top_k).softmax(-1), draws, top_p)
+    for row, draw in enumerate(draws.tolist()):
+        cumulative, expected = 0.0, None
+        for entry, share in enumerate(probabilities[row].tolist()):
+            cumulative += share
+            if cumulative > draw:
+                expected = entry
+                break
+        assert drawn[row].item() == expected
+
+
+def test_captions_follow_top_k(model, image_tokens):
+    """With one word to choose from, sampling is greedy."""
+    greedy = model.generate(image_tokens, PROMPTS, seeds=[0] * 4, greedy=True, **SHORT)
+    assert model.generate(image_tokens, PROMPTS, seeds=[7, 8, 9, 10], top_p=1.0, top_k=1, **SHORT) == greedy
+    free = model.generate(image_tokens, PROMPTS, seeds=[7, 8, 9, 10], top_p=1.0, **SHORT)
+    assert free != greedy
+    assert model.generate(image_tokens, PROMPTS, seeds=[7, 8, 9, 10], top_p=1.0, top_k=0, **SHORT) == free

@@ -14,7 +14,12 @@ from models import METHODS
 ROOT = Path(__file__).resolve().parents[2]
 TARGETS = sorted((ROOT / "configs").glob("*.yaml"))
 METHOD_FILES = sorted((ROOT / "configs" / "methods").glob("*.yaml"))
-BOTH = sorted(path for path in (ROOT / "configs").glob("*/*.yaml") if path not in METHOD_FILES)
+RELEASED = sorted((ROOT / "configs" / "released").glob("*.yaml"))  # tests/docs/test_fidelity.py
+BOTH = sorted(
+    path
+    for path in (ROOT / "configs").glob("*/*.yaml")
+    if path not in [*METHOD_FILES, *RELEASED] and path.stem != "released"
+)
 
 
 def write(directory: Path, text: str, name: str = "mine.yaml") -> Path:
@@ -68,6 +73,12 @@ def test_a_typo_is_told_with_the_nearest_key_and_its_line(tmp_path):
         ("model.options.scale=.nan", "finite"),
         ("model.image_size=true", "tuple"),
         ("cluster.eps=often", "'auto' or "),
+        ("cluster.source.name=cuk", "there is no such data set"),
+        ("cluster.source={rot: x}", "did you mean 'cluster.source.root'"),
+        ("cluster.source={captions: both}", "'own' or 'generated'"),
+        ("cluster.source=5", "valid string"),
+        ("correction.first_token=dec", "'enc' or 'cls'"),
+        ("gen_text.top_k=-1", "greater than or equal to 0"),
         ("model.options.day=2020-01-01", "quote it"),
         ("model.options.loop=&a [*a]", "refers to itself"),
     ],
@@ -153,6 +164,26 @@ def test_a_rate_that_steps_has_no_end_of_a_cosine(tmp_path):
     assert load_config(path, ["train.min_lr=1e-6", "train.lr_steps=[]"]).train.min_lr == 1e-6
 
 
+def test_a_source_is_a_data_set_or_a_file(tmp_path):
+    path = write(tmp_path, "cluster:\n  source: {name: icfg_pedes, root: elsewhere, tag: other}\n")
+    source = load_config(path, ["cluster.source.captions=generated"]).cluster.source
+    assert (source.name, source.root, source.label, source.captions) == (
+        "icfg_pedes",
+        "elsewhere",
+        "other",
+        "generated",
+    )
+    for value, expected in (("a.npy", "a.npy"), ("''", "")):
+        config = load_config(path, [f"cluster.source={value}"])
+        assert config.cluster.source == expected
+        save_config(config, tmp_path / "saved.yaml")
+        assert load_config(tmp_path / "saved.yaml") == config
+    wrong = write(tmp_path, "cluster:\n  source:\n    captions: all\n", "wrong.yaml")
+    assert complaint([path, wrong]) == (
+        f"'cluster.source.captions' ({wrong}, line 3) has the value 'all': input should be 'own' or 'generated'."
+    )
+
+
 def test_an_optional_section_can_be_switched_off_again(tmp_path):
     demo = write(tmp_path, "dataset: {synthesis: {train: 3}}\n")
     assert load_config(demo).dataset.synthesis.train == 3
@@ -169,6 +200,8 @@ def test_paths_follow_seed_method_and_data_set():
     )
     assert config.run_directory == Path("output/a-tsn-s4")
     assert config.caption_directory == Path("p/4")
+    config = load_config([], ["dataset.tag=x", "run=of-{dataset}-{method}"])
+    assert config.run_directory == Path("output/of-x-pspd")
     assert load_config([], ["seed=4"]).run_directory == Path("output/cuhk_pedes-pspd-seed4")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -158,6 +159,49 @@ def test_processes_share_the_images_and_the_first_has_the_labels(
     assert first.eps == whole.eps
     assert sum(model.images for model in models) == sum(model.texts for model in models) == 12
     assert max(model.images for model in models) <= batch * -(-12 // (batch * size))
+
+
+class Reader(Colours):
+    """A model that remembers which captions were matched, and from which token on."""
+
+    def __init__(self, tokenizer) -> None:
+        super().__init__(tokenizer)
+        self.first, self.matched = "enc", set()
+
+    @contextmanager
+    def matching_from(self, first_token):
+        self.first = first_token
+        yield
+        self.first = "enc"
+
+    def encode_texts(self, texts):
+        tokens, _ = super().encode_texts(texts)
+        return tokens, torch.stack([texts.ids.sum(1), texts.ids[:, 1], texts.mask.sum(1)], dim=1).float()
+
+    def match(self, texts, image_tokens, image_index=None):
+        rows = [tuple(ids[mask].tolist()) for ids, mask in zip(texts.ids, texts.mask, strict=True)]
+        self.matched |= {(self.first, row) for row in rows}
+        return super().match(texts, image_tokens, image_index)
+
+
+def test_the_correction_matches_the_captions_that_are_clustered_or_others(crops, tokenizer, config, machine):
+    """`correction.captions` and `correction.first_token`: which texts the cross-encoder reads, and how they begin."""
+    for name, value in {"min_samples": 2, "k1": 6, "k2": 3, "ratio": 0.4}.items():
+        setattr(config.cluster, name, value)
+    feed = ImageFeed(crops, (32, 16), None)
+    clustered, others = ["a man in a red shirt"] * 12, ["he has a jacket"] * 12
+
+    def rows(captions):
+        return {tuple(tokenizer([caption]).ids[0].tolist()) for caption in captions}
+
+    found = []
+    for first, given in (("enc", None), ("cls", None), ("cls", others)):
+        model = Reader(tokenizer)
+        config.correction.first_token = first
+        found.append(pseudo_labels(model, feed, clustered, config, machine, None, correction_captions=given))
+        assert model.matched == {(first, row) for row in rows(given or clustered)}
+        assert model.first == "enc"
+    assert all((one.before == found[0].before).all() for one in found), "what is clustered stays"
 
 
 def test_all_noise_is_one_sentence_with_the_remedy(label, config):

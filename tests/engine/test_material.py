@@ -77,6 +77,19 @@ def test_generated_material_follows_the_images_and_the_kinds(config, dataset, me
 
 
 @pytest.mark.usefixtures("generated")
+def test_the_correction_may_read_another_caption_of_each_image(config, dataset):
+    assert generated_material(dataset, config).correction_texts is None
+    config.correction.captions = "base"
+    material = generated_material(dataset, config)
+    assert material.correction_texts == [f"a man in a red shirt {i}" for i in (0, 1, 2, 4)]
+    assert material.cluster_texts == [f"the man wears blue jeans {i}" for i in (0, 1, 2, 4)]
+    config.train.captions = ["base"]
+    config.correction.captions = "styled"
+    material = generated_material(dataset, config)
+    assert material.correction_texts == [f"the man wears blue jeans {i}" for i in (0, 1, 2, 4)]
+
+
+@pytest.mark.usefixtures("generated")
 def test_identities_and_human_captions_change_nothing_and_are_not_even_read(config, dataset):
     plain = generated_material(dataset, config)
     shuffled = dataset_of(

@@ -129,6 +129,7 @@ class BlipCaptioner(nn.Module):
         *,
         seeds: Sequence[int],
         top_p: float = 0.9,
+        top_k: int = 0,
         repetition_penalty: float = 1.1,
         min_length: int = 40,
         max_length: int = CAPTION_LENGTH,
@@ -144,6 +145,7 @@ class BlipCaptioner(nn.Module):
             image_tokens: (B, N, vision_width).
             prompts: B strings, which may differ in length and may be empty.
             seeds: B numbers; unused with `greedy`, which takes the likeliest word.
+            top_k: keep the k likeliest words before the nucleus is taken of what is left (Fan et al., ACL 2018); 0: all.
 
         Raises ValueError where numbers differ, or a prompt leaves no room under max_length.
         """
@@ -153,7 +155,7 @@ class BlipCaptioner(nn.Module):
             )
         if not prompts:
             return []
-        rules = _Rules(top_p, repetition_penalty, min_length, max_length, greedy)
+        rules = _Rules(top_p, top_k, repetition_penalty, min_length, max_length, greedy)
         with _evaluating(self):
             rows = _Writer(self, image_tokens, prompts, seeds, rules).write()
         return [_continued(self.tokenizer, prompt, row) for prompt, row in zip(prompts, rows, strict=True)]
@@ -162,6 +164,7 @@ class BlipCaptioner(nn.Module):
 @dataclass(frozen=True)
 class _Rules:
     top_p: float
+    top_k: int
     repetition_penalty: float
     min_length: int
     max_length: int
@@ -234,7 +237,14 @@ class _Writer:
         logits[:, self.end] = logits[:, self.end].masked_fill(short, float("-inf"))
         if self.rules.greedy:
             return logits.argmax(-1)
-        return sample_nucleus(logits.softmax(-1), draws, self.rules.top_p)
+        return sample_nucleus(likeliest(logits, self.rules.top_k).softmax(-1), draws, self.rules.top_p)
+
+
+def likeliest(logits: Tensor, k: int) -> Tensor:
+    """Logits (B, V) with all but each row's k largest at -inf; what equals the k-th stays. k = 0 or above V keeps all."""
+    if not 0 < k < logits.shape[1]:
+        return logits
+    return logits.masked_fill(logits < logits.topk(k, dim=1).values[:, -1:], float("-inf"))
 
 
 def sample_nucleus(probabilities: Tensor, draws: Tensor, top_p: float) -> Tensor:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +18,7 @@ from models.backbones.blip.vision import BlipVision
 from models.backbones.blip.word_relevance import word_relevance
 from models.backbones.weights import LoadReport
 from models.heads import Head
+from models.options import check_switch
 from models.texts import TextBatch
 from models.word_maps import WordMaps, of_sum_one, summed_by_word, words_in
 
@@ -33,6 +36,9 @@ class BlipRetrieval(nn.Module):
             recomputed in the backward pass, which saves their memory.
         vit_ckpt_layer: see there; None is the size's own number.
         dropout: of the text stack, in training.
+        keep_unknown: whether captions keep a word of which no piece is known, as [UNK]; they leave it out otherwise.
+
+    Raises ValueError without a tokenizer, and for a keep_unknown that is no switch.
     """
 
     backbone = "blip"
@@ -52,16 +58,24 @@ class BlipRetrieval(nn.Module):
         vit_grad_ckpt: bool | None = None,
         vit_ckpt_layer: int | None = None,
         dropout: float = 0.1,
+        keep_unknown: bool = False,
     ) -> None:
+        check_switch({"keep_unknown": keep_unknown}, "keep_unknown")
         super().__init__()
         self.size = size = size_named(size)
-        self.tokenizer = tokenizer = required(tokenizer)
+        self.tokenizer = tokenizer = required(tokenizer).keeping_unknown(keep_unknown)
         image_size = tuple(image_size or size.image_size)
         self.visual_encoder = BlipVision(size, image_size, recomputed(size, vit_grad_ckpt, vit_ckpt_layer))
         self.text_encoder = TextStack(text_shape(size, tokenizer, dropout))
         self.vision_proj = Head(size.vision_width, size.embed_dim)
         self.text_proj = Head(size.text_width, size.embed_dim)
         self.itm_head = Head(size.text_width, 2)
+        self._pair_start = tokenizer.enc_id
+
+    @classmethod
+    def check_values(cls, options: Mapping[str, Any]) -> None:
+        """Refuses values of its options that can't be. Raises ValueError."""
+        check_switch(options, "keep_unknown")
 
     @property
     def device(self) -> torch.device:
@@ -96,9 +110,30 @@ class BlipRetrieval(nn.Module):
         """
         return self.itm_head(self._ground(texts, image_tokens, image_index, first_only=True)[:, 0])
 
-    def cross_encode(self, texts: Texts, image_tokens: Tensor, image_index: Tensor | None = None) -> Tensor:
-        """Last hidden states (B, L, text_width) of the texts that look at their image, [ENC] first; see `match`."""
-        return self._ground(texts, image_tokens, image_index, first_only=False)
+    @contextmanager
+    def matching_from(self, first_token: Literal["enc", "cls"]) -> Iterator[None]:
+        """Inside, texts that are read together with an image begin with [ENC] or with [CLS], as they do alone."""
+        before = self._pair_start
+        self._pair_start = {"enc": self.tokenizer.enc_id, "cls": self.tokenizer.cls_id}[first_token]
+        try:
+            yield
+        finally:
+            self._pair_start = before
+
+    def cross_encode(
+        self,
+        texts: Texts,
+        image_tokens: Tensor,
+        image_index: Tensor | None = None,
+        *,
+        padding: bool = False,
+    ) -> Tensor:
+        """Last hidden states (B, L, text_width) of the texts that look at their image, [ENC] first; see `match`.
+
+        Args:
+            padding: compute the states of padding, too, to which nothing looks; undefined otherwise.
+        """
+        return self._ground(texts, image_tokens, image_index, padding=padding)
 
     def word_maps(self, images: Tensor, captions: Sequence[str]) -> list[WordMaps]:
         """For each image (B, 3, H, W) and its caption, what the words looked at when both were matched; see `word_relevance`.
@@ -131,13 +166,19 @@ class BlipRetrieval(nn.Module):
         return self.match(pairs, tokens, torch.zeros(len(pairs), dtype=torch.int64))[:, 1]
 
     def _grounded(self, texts: TextBatch) -> Tensor:
-        """Ids (B, L) of texts that look at an image: they begin with [ENC]."""
+        """Ids (B, L) of texts that look at an image: they begin with [ENC], unless `matching_from` says otherwise."""
         ids = texts.ids.clone()
-        ids[:, 0] = self.tokenizer.enc_id
+        ids[:, 0] = self._pair_start
         return ids
 
     def _ground(
-        self, texts: Texts, image_tokens: Tensor, image_index: Tensor | None, *, first_only: bool
+        self,
+        texts: Texts,
+        image_tokens: Tensor,
+        image_index: Tensor | None,
+        *,
+        first_only: bool = False,
+        padding: bool = False,
     ) -> Tensor:
         texts = self._tokenised(texts)
         pairs = len(image_tokens) if image_index is None else len(image_index)
@@ -146,7 +187,7 @@ class BlipRetrieval(nn.Module):
         if image_index is not None:
             image_index = image_index.to(image_tokens.device, non_blocking=True)
         return self.text_encoder(
-            self._grounded(texts), _mask(texts), image_tokens, image_index, first_only=first_only
+            self._grounded(texts), _mask(texts), image_tokens, image_index, first_only=first_only, padding=padding
         )
 
     def _tokenised(self, texts: Texts) -> TextBatch:

@@ -268,19 +268,21 @@ class TextStack(nn.Module):
         *,
         causal: bool = False,
         first_only: bool = False,
+        padding: bool = False,
     ) -> Tensor:
         """Last hidden states (B, L, width), or (B, 1, width) where only the first token's are wanted.
 
         Args:
             ids: (B, L) int64.
             mask: (B, L) bool, True at tokens; None where nothing is padding. With `causal` it only saves work:
-                padding is on the right, where no token looks. What comes out at padding is undefined.
+                padding is on the right, where no token looks. What comes out at padding is undefined without `padding`.
             image_tokens: (M, N, image_width); None passes the cross-attention by.
             image_index: (B,) int64, the image of each text; None where M = B and they are in order.
             causal: a token sees itself and what is before it.
             first_only: spares the last layer all tokens but the first (their results reach nobody).
+            padding: compute padding's states as well: it looks at the tokens, and no token at it.
         """
-        layout = layout_of(mask)
+        layout = DENSE if padding else layout_of(mask)
         view = _View(layout, None if mask is None or causal else mask[:, None, None, :], causal)
         hidden = self.embeddings(layout.pack(ids[..., None])[..., 0], layout.positions())
         last = len(self.encoder.layer) - 1

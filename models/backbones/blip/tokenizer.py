@@ -32,11 +32,16 @@ class BlipTokenizer:
 
     Built from a vocabulary file in BERT's format, one piece per line; with bert-base-uncased's 30,522 the
     tokenizer has 30,524 entries, as BLIP's checkpoints do.
+
+    Args:
+        pieces: the vocabulary by id.
+        keep_unknown: whether a word of which no piece is known is read as [UNK], as BERT does; False leaves it out.
     """
 
     file = "vocab.txt"
 
-    def __init__(self, pieces: Sequence[str]) -> None:
+    def __init__(self, pieces: Sequence[str], keep_unknown: bool = False) -> None:
+        self.keep_unknown = keep_unknown
         vocabulary = {piece: number for number, piece in enumerate(pieces)}
         _check_vocabulary(pieces, vocabulary)
         for extra in (DECODE, ENCODE):
@@ -57,6 +62,10 @@ class BlipTokenizer:
     def vocabulary(self) -> tuple[str, ...]:
         """All pieces by id, [DEC] and [ENC] included: `BlipTokenizer(vocabulary)` is this tokenizer again."""
         return tuple(self._pieces)
+
+    def keeping_unknown(self, wanted: bool) -> BlipTokenizer:
+        """The same vocabulary, with or without [UNK] in captions."""
+        return self if wanted == self.keep_unknown else BlipTokenizer(self.vocabulary, wanted)
 
     @classmethod
     def load(cls, directory_or_vocab: str | Path) -> BlipTokenizer:
@@ -129,7 +138,7 @@ class BlipTokenizer:
             "unescape": False,
             "dropped": DROPPED.pattern,
             "max_words": MOST_WORDS,
-            "left_out_ids": [self.unknown_id],
+            "left_out_ids": [] if self.keep_unknown else [self.unknown_id],
             "max_pieces": RETRIEVAL_LENGTH - 2,
             "first_id": self.cls_id,
             "last_id": self.sep_id,
@@ -175,8 +184,10 @@ class BlipTokenizer:
 
     def _known(self, encoding: Encoding, values: list | None = None) -> list:
         """The ids of an encoding (or one value per token of it) without [UNK]: a word of which no piece is known says
-        nothing, and its embedding, which no caption trained, would be noise."""
+        nothing, and its embedding, which no caption trained, would be noise. With `keep_unknown` all of them."""
         values = encoding.ids if values is None else values
+        if self.keep_unknown:
+            return list(values)
         return [
             value for value, number in zip(values, encoding.ids, strict=True) if number != self.unknown_id
         ]

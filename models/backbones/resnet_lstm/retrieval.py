@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from models.backbones.resnet_lstm.sizes import SIZES, Size, size_named
 from models.backbones.resnet_lstm.text import TextEncoder
 from models.backbones.resnet_lstm.words import Words
 from models.backbones.weights import LoadReport
+from models.options import check_switch
 from models.texts import TextBatch
 from models.word_maps import WordMaps, contrasted, directions_of
 
@@ -37,8 +39,9 @@ class ResNetLstm(nn.Module):
         image_size: (height, width) in pixels; None is the size's own.
         tokenizer: required; its vocabulary sets the number of word embeddings.
         dropout: of the word embeddings, in training.
+        padding_counts: whether maxima over a caption are over its padding as well, as in SSAN's released code (`TextEncoder`).
 
-    Raises ValueError without a tokenizer, and for images too low to be cut into the size's parts.
+    Raises ValueError without a tokenizer, for a padding_counts that is no switch, and for images too low to be cut into the size's parts.
     """
 
     backbone = "resnet_lstm"
@@ -54,7 +57,9 @@ class ResNetLstm(nn.Module):
         image_size: tuple[int, int] | None = None,
         tokenizer: Words | None = None,
         dropout: float = 0.3,
+        padding_counts: bool = False,
     ) -> None:
+        check_switch({"padding_counts": padding_counts}, "padding_counts")
         super().__init__()
         if tokenizer is None:
             raise ValueError(
@@ -63,10 +68,15 @@ class ResNetLstm(nn.Module):
         self.size = size = size_named(size)
         self.tokenizer = tokenizer
         self.image_encoder = ImageEncoder(size, tuple(image_size or size.image_size))
-        self.text_encoder = TextEncoder(size, tokenizer.vocab_size, dropout)
+        self.text_encoder = TextEncoder(size, tokenizer.vocab_size, dropout, padding_counts)
         self.global_projection = Linear(size.state_width, size.features, bias=False)
         self.part_projection = PartLinear(size.parts, size.state_width, size.features)
         self.relation_network = RelationNetwork(size)
+
+    @classmethod
+    def check_values(cls, options: Mapping[str, Any]) -> None:
+        """Refuses values of its options that can't be. Raises ValueError."""
+        check_switch(options, "padding_counts")
 
     @property
     def device(self) -> torch.device:

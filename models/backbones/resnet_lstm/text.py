@@ -8,6 +8,7 @@ from torch.nn.functional import pad
 
 from models.backbones.attention import Dropout
 from models.backbones.resnet_lstm.sizes import Size
+from models.backbones.resnet_lstm.words import MOST_WORDS
 from models.texts import PAD_ID
 
 
@@ -36,17 +37,19 @@ class BiLstm(nn.Module):
 class TextEncoder(nn.Module):
     """A caption's words as a whole and as parts.
 
-    Both embeddings go through the same LSTM. Maxima are over a caption's own words, as in SSAN's paper; its released code
-    takes them over the padding as well, whose zeros are a lower bound then.
+    Both embeddings go through the same LSTM. Maxima are over a caption's own words, as in SSAN's paper, or over the padding
+    as well, as in its released code: of a caption that has any, zero is the lower bound then.
 
     Args:
         size: widths.
         vocab_size: number of ids, 0 for padding among them.
         dropout: of the word embeddings, in training.
+        padding_counts: whether maxima are over `MOST_WORDS` positions, padding with its zeros among them.
     """
 
-    def __init__(self, size: Size, vocab_size: int, dropout: float) -> None:
+    def __init__(self, size: Size, vocab_size: int, dropout: float, padding_counts: bool = False) -> None:
         super().__init__()
+        self.padding_counts = padding_counts
         self.global_words = nn.Embedding(vocab_size, size.word_width, padding_idx=PAD_ID)
         self.local_words = nn.Embedding(vocab_size, size.word_width, padding_idx=PAD_ID)
         self.dropout = Dropout(dropout)
@@ -64,7 +67,14 @@ class TextEncoder(nn.Module):
         mask = mask | (torch.arange(ids.shape[1], device=ids.device) == 0)
         words = torch.cat([self.dropout(self.global_words(ids)), self.dropout(self.local_words(ids))])
         whole, local = self.lstm(words, mask.repeat(2, 1)).chunk(2)
-        return _maximum(whole, mask), self._parts(local, mask)
+        return self._bounded(_maximum(whole, mask), mask), self._bounded(self._parts(local, mask), mask)
+
+    def _bounded(self, maxima: Tensor, mask: Tensor) -> Tensor:
+        """Maxima (B, ...) of captions that are shorter than `MOST_WORDS`, with zero among what they are taken of."""
+        if not self.padding_counts:
+            return maxima
+        padded = (mask.sum(1) < MOST_WORDS).view(-1, *(1,) * (maxima.ndim - 1))
+        return torch.where(padded, maxima.clamp(min=0.0), maxima)
 
     def _parts(self, states: Tensor, mask: Tensor) -> Tensor:
         """The maximum over words i of s_i^k e_i with s_i^k = sigmoid(w_k · e_i), (B, K, D)."""
