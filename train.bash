@@ -2,12 +2,13 @@
 # Every stage of a training, then the evaluation:
 #   bash train.bash [demo|syn|cuhk|icfg|rstp|folder|FILE.yaml] [pspd|tsn|cada|ssan|irra|rde|tbps_clip|syntbpr] [--seeds N ...] [--set KEY=VALUE ...] [--from STAGE] [--force] [--dry-run]
 # Without arguments: the demo with PSPD. A finished stage is skipped, an interrupted one goes on where it stopped.
+# released/pspd (tsn, cada, ssan) in the place of the method: as its released code does it (docs/fidelity.md).
 # --seeds 0 1 2 does all of it once per seed, and then says mean and spread of the results.
 # --from STAGE does STAGE and all after it again; --force does everything again.
 # --dry-run says which stages are left and starts none.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
-if [ "${1:-}" = --help ] || [ "${1:-}" = -h ]; then sed -n '2,8s/^# //p' train.bash; exit 0; fi
+if [ "${1:-}" = --help ] || [ "${1:-}" = -h ]; then sed -n '2,9s/^# //p' train.bash; exit 0; fi
 source scripts/environment.bash
 source scripts/launch.bash
 STAGES=(gen_images gen_pre_train_text pre_train gen_text train test)

@@ -9,7 +9,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/environment.bash
 ALL=(palette_accuracy blip_step clip_step training_step itm_reranking feature_extraction image_pipeline evaluation_memory caption_generation
-    divided_work pseudo_labels search_index explaining)
+    divided_work pseudo_labels source_term search_index explaining)
 
 # On a CPU with two threads, which sleep while they wait; BENCHMARK_DEVICE=cuda measures on a GPU.
 two_threads() { OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive "$PYTHON" "benchmarks/$1.py" --device "${BENCHMARK_DEVICE:-cpu}"; }
@@ -33,6 +33,7 @@ pseudo_labels() {
     "$PYTHON" -m benchmarks.pseudo_labels compare
     "$PYTHON" -m benchmarks.pseudo_labels scale
 }
+source_term() { "$PYTHON" -m benchmarks.source_term; } # noise and clusters, nothing timed
 ablation() { # the demo over three seeds, and the tables of docs/model_zoo.md
     "$PYTHON" -m benchmarks.ablation --jobs "$(nproc)" --threads 1
     "$PYTHON" -m benchmarks.model_zoo

@@ -7,18 +7,24 @@ usage_error() {
 
 # Sets CONFIGS (files, later ones win) and METHOD from the words before the first option; the rest stays in REST.
 read_target() {
-    local target=demo
+    local target=demo released=
     METHOD=pspd
     REST=()
     if [ $# -gt 0 ] && [[ $1 != --* ]]; then target=$1; shift; fi
     if [ $# -gt 0 ] && [[ $1 != --* ]]; then METHOD=$1; shift; fi
     REST=("$@")
+    if [[ $METHOD == released/* ]]; then released=configs/$METHOD.yaml METHOD=${METHOD#released/}; fi
     [[ $target == *.yaml || $target == *.yml ]] || target=configs/$target.yaml
     [ -f "$target" ] || usage_error "There is no configuration $target: give demo, syn, cuhk, icfg, rstp, folder or a YAML file."
     [ -f "configs/methods/$METHOD.yaml" ] || usage_error "There is no method '$METHOD': give one of $(ls configs/methods | sed 's/\.yaml//' | xargs)."
     CONFIGS=("configs/methods/$METHOD.yaml" "$target")
     # What this method needs on this data set only: configs/demo/tsn.yaml.
     if [ -f "${target%.*}/$METHOD.yaml" ]; then CONFIGS+=("${target%.*}/$METHOD.yaml"); fi
+    if [ -z "$released" ]; then return; fi
+    # What the released code does otherwise (docs/fidelity.md), and what that needs on this data set: configs/demo/released.yaml.
+    [ -f "$released" ] || usage_error "There is no $released: give one of $(ls configs/released | sed 's/\.yaml//; s|^|released/|' | xargs)."
+    CONFIGS+=("$released")
+    if [ -f "${target%.*}/released.yaml" ]; then CONFIGS+=("${target%.*}/released.yaml"); fi
 }
 
 # Moves "--seeds 0 1 2" out of REST into SEEDS.
