@@ -187,7 +187,12 @@ class BlipRetrieval(nn.Module):
         if image_index is not None:
             image_index = image_index.to(image_tokens.device, non_blocking=True)
         return self.text_encoder(
-            self._grounded(texts), _mask(texts), image_tokens, image_index, first_only=first_only, padding=padding
+            self._grounded(texts),
+            _mask(texts),
+            image_tokens,
+            image_index,
+            first_only=first_only,
+            padding=padding,
         )
 
     def _tokenised(self, texts: Texts) -> TextBatch:
