@@ -18,6 +18,7 @@ from typing import Any
 from data.errors import UserError
 from serving.crop_table import Origin
 
+CATALOGUE = "catalogue.sqlite"  # its name in an index folder
 NEW, LIVE, DEAD = "new", "live", "dead"
 
 _TABLES = """

@@ -30,7 +30,6 @@ from serving.indexing import IndexWriter, Report, digest_of
 from serving.opening import decoder, open_image, open_searcher
 from serving.origins import Wanted, told
 from serving.searcher import Hit, Searcher
-from serving.vectors import kind
 
 _SHOWN = 5  # unreadable images that are named
 
@@ -69,7 +68,6 @@ def index(options: argparse.Namespace) -> int:
         except Interrupted as reason:
             LOGGER.warning("%s The same command goes on from here.", reason)
             return 128 + stop.received
-        writer.note_origins(plan)
         report = writer.publish(plan)
     _tell(report, options)
     return 0
@@ -161,11 +159,10 @@ def _draw(searcher: Searcher, sentence: str, hits: Sequence[Hit], path: Path) ->
 
 
 def _as_table(searcher: Searcher, hits: Sequence[Hit]) -> str:
-    origins = searcher.index.origins
-    lines = ["rank   score  cosine  image" + ("  (source, time)" if origins else "")]
+    lines = ["rank   score  cosine  image" + ("  (source, time)" if searcher.index.summary.sources else "")]
     for place, hit in enumerate(hits, 1):
         mark = "" if hit.match is None else " (re-ranked)"
-        known = told(origins.get(hit.row))
+        known = told(hit.origin)
         place_and_time = f"  ({known})" if known else ""
         lines.append(
             f"{place:4d} {hit.score:7.3f} {hit.similarity:7.3f}  {searcher.index.root / hit.image}{place_and_time}{mark}"
@@ -187,7 +184,7 @@ def _as_json(
             "score": round(hit.score, 6),
             "cosine": round(hit.similarity, 6),
             "reranked": hit.match is not None,
-            **_origin(searcher.index.origins.get(hit.row)),
+            **_origin(hit.origin),
             **picture,
         }
         for place, (hit, picture) in enumerate(zip(hits, pictures, strict=True), 1)
@@ -219,7 +216,7 @@ def serve(options: argparse.Namespace) -> int:
         "%d images of %s, searched %s.",
         len(searcher.index),
         searcher.index.root,
-        kind(searcher.index.vectors),
+        searcher.index.searched,
     )
     run_page(searcher, options.host, options.port)
     return 0

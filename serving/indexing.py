@@ -2,7 +2,7 @@
 
 An image counts as unchanged while its file's size and modification time stay; where they differ, the digest of its
 bytes decides. Encoded images are noted every few seconds, so a run that is stopped or killed goes on from there. What
-is searched changes at the very end, when a new `vectors.faiss` is renamed over the old one.
+is searched changes at the very end, when the store publishes it.
 """
 
 from __future__ import annotations
@@ -25,10 +25,12 @@ from torch import Tensor
 from data.errors import UserError
 from retrieval.encode import Progress, encode_gallery
 from retrieval.verbs import RetrievalModel, device_of, inference
-from serving import vectors
-from serving.catalogue import DEAD, LIVE, NEW, Catalogue, Entry, Stamp
-from serving.index import CATALOGUE, FORMAT, VECTORS, RowFile, checked_header, row_files
+from serving.catalogue import CATALOGUE, DEAD, LIVE, NEW, Catalogue, Entry, Stamp
+from serving.crop_table import Origin
+from serving.index import FORMAT, checked_header
 from serving.origins import find_origins
+from serving.store import Store, Summary
+from serving.stores import open_store
 
 Decode = Callable[
     [Path], Tensor
@@ -54,13 +56,14 @@ class Plan:
     """What there is to do.
 
     `keep` maps paths to rows that are right already, `todo` is to be encoded, `unreadable` maps paths that do not open
-    to the reason, and `before` maps paths to rows as they are searched now.
+    to the reason, and `before` maps paths to rows as they are searched now. `origins` says of paths where their images are from.
     """
 
     keep: dict[str, int] = field(default_factory=dict)
     todo: list[str] = field(default_factory=list)
     unreadable: dict[str, str] = field(default_factory=dict)
     before: dict[str, int] = field(default_factory=dict)
+    origins: dict[str, Origin] = field(default_factory=dict)
 
     def report(self) -> Report:
         """The difference between before and now."""
@@ -72,6 +75,10 @@ class Plan:
             removed=len(self.before.keys() - self.keep.keys()),
             unreadable=sorted(self.unreadable.items()),
         )
+
+    def summary(self) -> Summary:
+        """What is to be said of the index when the plan is done."""
+        return Summary.of(len(self.keep), (self.origins[path] for path in self.keep if path in self.origins))
 
 
 class IndexWriter:
@@ -106,11 +113,14 @@ class IndexWriter:
             ) from None
         self.catalogue = Catalogue(directory / CATALOGUE)
         self.header: dict[str, Any] = {}
+        self.store: Store | None = None  # from `claim` on
 
     def __enter__(self) -> IndexWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self.store is not None:
+            self.store.close()
         self.catalogue.__exit__()
         self._lock.close()
 
@@ -121,7 +131,7 @@ class IndexWriter:
         Raises UserError for another checkpoint, and for another image folder while the first one is still there.
         """
         root = root.resolve()
-        known = self.catalogue.header()
+        before = known = self.catalogue.header()
         if known is None:
             with inference(model) as device:
                 tokens, features = model.encode_images(torch.zeros(1, 3, *image_size, device=device))
@@ -142,6 +152,9 @@ class IndexWriter:
                 )
             self.header = {**known, "images": str(root)}  # the folder has moved
             self.catalogue.set_header(self.header)
+        self.store = open_store(self.directory, self.header)
+        self.store.claim(self.header, before or self.header)
+        self.store.mirror(self.catalogue)
 
     def note_kept(self, checkpoint: str) -> None:
         """Says which digest the checkpoint in the index has, where it is not that of the file that it was made from."""
@@ -150,12 +163,17 @@ class IndexWriter:
             self.catalogue.set_header(self.header)
 
     def plan(self, images: Sequence[str]) -> Plan:
-        """Compares the folder's images (paths below the root) with what is encoded."""
+        """Compares the folder's images (paths below the root) with what is encoded.
+
+        Raises UserError for a damaged table of crops in the folder.
+        """
         root = Path(self.header["images"])
         fresh, live = self.catalogue.entries(NEW), self.catalogue.entries(LIVE)
         known_bad = self.catalogue.unreadable()
-        plan = Plan(before={path: entry.row for path, entry in live.items()})
-        touched: list[tuple[int, Stamp]] = []
+        plan = Plan(
+            before={path: entry.row for path, entry in live.items()}, origins=find_origins(root, images)
+        )
+        touched: dict[int, Stamp] = {}
         for image in images:
             stamp, entry = stamp_of(root / image), fresh.get(image) or live.get(image)
             if stamp is None:  # deleted since the folder was listed
@@ -168,14 +186,27 @@ class IndexWriter:
                 plan.keep[image] = entry.row
             elif entry.digest == digest_of(root / image):
                 plan.keep[image] = entry.row
-                touched.append((entry.row, stamp))
+                touched[entry.row] = stamp
             else:
                 plan.todo.append(image)
         # What an interrupted run encoded and what has changed since must not be taken for this run's.
         self.catalogue.set_state({fresh[image].row: DEAD for image in plan.todo if image in fresh})
-        self.catalogue.touch(touched)
         self.catalogue.forget_unreadable(known_bad.keys() - plan.unreadable.keys())
+        self._amend(plan, touched)
         return plan
+
+    def _amend(self, plan: Plan, touched: dict[int, Stamp]) -> None:
+        """Notes what has changed about images that are encoded already, and where all are from."""
+        known = self.catalogue.origins()
+        moved = {
+            row: plan.origins.get(path)
+            for path, row in plan.keep.items()
+            if known.get(path) != plan.origins.get(path)
+        }
+        self.store.amend(touched, moved)
+        self.catalogue.touch(touched.items())
+        if plan.origins != known:
+            self.catalogue.set_origins(plan.origins)
 
     def encode(
         self,
@@ -193,19 +224,18 @@ class IndexWriter:
         Raises UserError where the disk has no room.
         """
         root = Path(self.header["images"])
-        files = row_files(self.directory, self.header)
-        self._check_room(len(plan.todo) * sum(file.row_bytes for file in files))
+        self._check_room(len(plan.todo))
         rows = _unused(set(self.catalogue.rows(NEW, LIVE, DEAD)))
-        journal = _Journal(self.catalogue, files)
+        journal = _Journal(self.catalogue, self.store)
         done = 0
         try:
             for batch in _decoded(root, plan.todo, decode, batch_size, workers):
                 good = [item for item in batch if item.pixels is not None]
                 if good:
                     entries = [Entry(next(rows), item.path, item.stamp, item.digest) for item in good]
-                    encoded = _encoded(model, torch.stack([item.pixels for item in good]))
-                    for file, values in zip(files, encoded, strict=True):
-                        file.write([entry.row for entry in entries], values)
+                    pixels = torch.stack([item.pixels for item in good])
+                    encoded = _encoded(model, pixels, self.header["tokens"] is not None)
+                    self.store.write(entries, *encoded, plan.origins)
                     journal.entries += entries
                     plan.keep.update({entry.path: entry.row for entry in entries})
                 for item in batch:
@@ -220,15 +250,6 @@ class IndexWriter:
             raise UserError(self._no_room(error)) from None
         finally:
             journal.write()
-
-    def note_origins(self, plan: Plan) -> None:
-        """Notes where the plan's images are from, as the tables of crops in their folders say.
-
-        Raises UserError for a damaged table, and where the disk has no room.
-        """
-        origins = find_origins(Path(self.header["images"]), plan.keep)
-        if origins != self.catalogue.origins():
-            self.catalogue.set_origins(origins)
 
     def publish(self, plan: Plan) -> Report:
         """Makes the plan's images what is searched, wipes what was removed, and returns the report.
@@ -247,34 +268,25 @@ class IndexWriter:
         kept = set(rows.tolist())
         states = {row: LIVE for row in self.catalogue.rows(NEW) if row in kept}
         states |= {row: DEAD for row in self.catalogue.rows(NEW, LIVE) if row not in kept}
-        path = self.directory / VECTORS
-        if path.exists() and not states and not self.catalogue.rows(DEAD):
+        summary = plan.summary()
+        if self.store.is_published(summary) and not states and not self.catalogue.rows(DEAD):
             return report
         try:
-            self._write_vectors(path, rows)
+            self.store.publish(rows, summary)
             self.catalogue.set_state(states)
             dead = self.catalogue.rows(DEAD)
-            for file in row_files(self.directory, self.header):
-                file.wipe(dead)
+            self.store.wipe(dead)
         except OSError as error:
             raise UserError(self._no_room(error)) from None
         self.catalogue.free(dead)
         return report
 
-    def _write_vectors(self, path: Path, rows: np.ndarray) -> None:
-        features = row_files(self.directory, self.header)[0].map()
-        try:
-            index = vectors.read(path) if path.exists() else None
-        except ValueError:
-            index = None  # damaged: all of it can be made from features.bin
-        index = vectors.brought_up_to(index, rows, lambda chosen: features[chosen], self.header["features"])
-        vectors.write(index, path)
-
-    def _check_room(self, needed: int) -> None:
-        free = shutil.disk_usage(self.directory).free
+    def _check_room(self, images: int) -> None:
+        folder, needed = self.store.room_for(images)
+        free = shutil.disk_usage(folder).free
         if needed > free:
             raise UserError(
-                f"The index needs {needed / 1e9:.1f} GB more in {self.directory}, where {free / 1e9:.1f} GB are free: "
+                f"The index needs {needed / 1e9:.1f} GB more in {folder}, where {free / 1e9:.1f} GB are free: "
                 "make room or name another --out."
             )
 
@@ -295,10 +307,10 @@ class _Decoded:
 
 
 class _Journal:
-    """Notes what is encoded every few seconds; each note is one transaction, after the rows are on the disk."""
+    """Notes what is encoded every few seconds; each note is one transaction, after the store is sure of the rows."""
 
-    def __init__(self, catalogue: Catalogue, files: Sequence[RowFile]) -> None:
-        self.catalogue, self.files = catalogue, files
+    def __init__(self, catalogue: Catalogue, store: Store) -> None:
+        self.catalogue, self.store = catalogue, store
         self.entries: list[Entry] = []
         self.unreadable: list[tuple[str, Stamp, str]] = []
         self._written = time.monotonic()
@@ -311,8 +323,7 @@ class _Journal:
     def write(self) -> None:
         """Writes what has come since the last time."""
         if self.entries:
-            for file in self.files:
-                file.sync()
+            self.store.commit()
         self.catalogue.add(self.entries, self.unreadable)
         self.entries, self.unreadable = [], []
         self._written = time.monotonic()
@@ -369,13 +380,15 @@ def _decoded(
         pool.shutdown(cancel_futures=True)
 
 
-def _encoded(model: RetrievalModel, images: Tensor) -> list[np.ndarray]:
-    """What `row_files` keep of a batch (B, 3, H, W), as evaluation encodes it: features (B, F), tokens (B, N, D) float16."""
-    token_dtype = torch.float16 if model.has_matching else None
+def _encoded(
+    model: RetrievalModel, images: Tensor, with_tokens: bool
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """What a store takes of a batch (B, 3, H, W), as evaluation encodes it: features (B, F), tokens (B, N, D) float16."""
+    token_dtype = torch.float16 if with_tokens else None
     with encode_gallery(
         model, [images.to(device_of(model))], len(images), token_dtype=token_dtype
     ) as gallery:
-        kept = [gallery.features.numpy()]
+        tokens = None
         if gallery.tokens is not None:
-            kept.append(gallery.tokens.read(np.arange(len(images))).numpy())
-        return kept
+            tokens = gallery.tokens.read(np.arange(len(images))).numpy()
+        return gallery.features.numpy(), tokens

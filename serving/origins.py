@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,30 +60,36 @@ class Wanted:
             self.before is None or origin.seconds <= self.before
         )
 
-    def rows(self, origins: Mapping[int, Origin]) -> list[int]:
-        """The rows of the index that are wanted.
+    def check(self, known: Collection[str], timed: bool) -> None:
+        """Whether an index can be asked for this that knows these sources (in order), and times or none.
 
-        Raises UserError where the index knows no sources, or not these, or no time, and for an end before the beginning.
+        Raises UserError where it knows no sources, or not these, or no time, and for an end before the beginning.
         """
-        if not origins:
+        if not known:
             raise UserError(
                 "This index knows no source and time of its images: they come from the crops.jsonl that search.py crop writes."
             )
-        known = sorted({origin.source for origin in origins.values()})
         missing = [source for source in self.sources if source not in known]
         if missing:
             more = " and more" if len(known) > _NAMED else ""
             raise UserError(
-                f"The index has nothing of the source {missing[0]}: it has {', '.join(known[:_NAMED])}{more}."
+                f"The index has nothing of the source {missing[0]}: it has {', '.join(list(known)[:_NAMED])}{more}."
             )
         if self.after is not None and self.before is not None and self.after > self.before:
             raise UserError("--after is later than --before: nothing lies between them.")
-        has_time = any(origin.seconds is not None for origin in origins.values())
-        if not has_time and not (self.after is None and self.before is None):
+        if not timed and not (self.after is None and self.before is None):
             raise UserError(
                 "This index knows no time of its images: give search.py crop the frames' rate by --fps."
             )
+
+    def rows(self, origins: Mapping[int, Origin]) -> list[int]:
+        """The rows of the index that are wanted; UserError as from `check`."""
+        known = sorted({origin.source for origin in origins.values()})
+        self.check(known, any(origin.seconds is not None for origin in origins.values()))
         return [row for row, origin in origins.items() if self.includes(origin)]
+
+
+EVERYTHING = Wanted()
 
 
 def told(origin: Origin | None) -> str:

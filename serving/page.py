@@ -31,7 +31,6 @@ from serving.index import SearchIndex
 from serving.opening import open_image
 from serving.origins import Wanted, told
 from serving.searcher import QUERY_LENGTH, Hit, Searcher
-from serving.vectors import kind
 
 EXAMPLES = (
     "a woman in a red coat with a black backpack",
@@ -155,10 +154,9 @@ class Page:
         except UserError as error:
             return None, _note(str(error)), hit
         lines = [f"{place + 1}. {hit.image}", _scores(hit)]
-        origin = self.searcher.index.origins.get(hit.row)
-        if origin is not None:
-            left, top, wide, high = origin.box
-            lines += [told(origin), f"frame {origin.frame}, {wide} x {high} px at {left}, {top}"]
+        if hit.origin is not None:
+            left, top, wide, high = hit.origin.box
+            lines += [told(hit.origin), f"frame {hit.origin.frame}, {wide} x {high} px at {left}, {top}"]
         return picture, _note(*lines), hit
 
     def why(self, explains: object, chosen: Hit | None, asked: str | None) -> tuple:
@@ -185,15 +183,11 @@ class Page:
         except UserError as error:
             hits, note = [], str(error)
         pictures = [
-            (self._thumbnail(hit), "\n".join([f"{place}  ·  {hit.score:.3f}", hit.image, *self._origin(hit)]))
+            (self._thumbnail(hit), "\n".join([f"{place}  ·  {hit.score:.3f}", hit.image, *_origin(hit)]))
             for place, hit in enumerate(hits, 1)
         ]
         said = _note(note or f"{len(hits)} pictures, the best first.")
         return pictures, hits, said, None, "", None, _shown(None), ""
-
-    def _origin(self, hit: Hit) -> list[str]:
-        known = told(self.searcher.index.origins.get(hit.row))
-        return [known] if known else []
 
     def _refresh(self) -> None:
         """Reads the index anew when another process has published a newer one."""
@@ -203,6 +197,7 @@ class Page:
             if fresh.header["checkpoint"] != known.header["checkpoint"]:
                 raise UserError("The index was made anew with another model: start the page again.")
             self.searcher.index = fresh
+            known.close()
 
     def _thumbnail(self, hit: Hit) -> Image.Image:
         """The picture, small; an empty one where the file is gone by now."""
@@ -212,6 +207,11 @@ class Page:
             return Image.new("RGB", (80, 176), (225, 225, 225))
         picture.thumbnail(_THUMBNAIL)
         return picture
+
+
+def _origin(hit: Hit) -> list[str]:
+    known = told(hit.origin)
+    return [known] if known else []
 
 
 def _number(value: object) -> int:
@@ -238,9 +238,9 @@ def _wanted(sources: object = None, after: object = "", before: object = "") -> 
 
 def _filters(index: SearchIndex) -> list[gradio.components.Component]:
     """Boxes for sources and times, where the index knows any."""
-    if not index.origins:
+    names = list(index.summary.sources)
+    if not names:
         return []
-    names = sorted({origin.source for origin in index.origins.values()})
     with gradio.Row():
         return [
             gradio.Dropdown(names, multiselect=True, label="Sources (none: all)", elem_id="sources"),
@@ -269,7 +269,7 @@ def _note(*lines: str) -> str:
 def make_page(searcher: Searcher) -> gradio.Blocks:
     """The page as a Gradio application."""
     page, found = Page(searcher), searcher.index
-    about = f"{len(found):,} images, searched {kind(found.vectors)}"
+    about = f"{len(found):,} images, searched {found.searched}"
     with gradio.Blocks(
         title="Find a person by a sentence",
         analytics_enabled=False,

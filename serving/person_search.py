@@ -134,6 +134,8 @@ class PersonSearch:
             found = SearchIndex(directory)
             if known is None:
                 self._check_same_model(found)
+            else:
+                known.index.close()
             known = self._searchers[directory] = Searcher(found, self.model)
         return known
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -11,12 +12,13 @@ from data.errors import UserError
 from retrieval.encode import Gallery, TokenStore, encode_queries
 from retrieval.itm import cosine, rerank
 from retrieval.verbs import RetrievalModel, device_of
+from serving.crop_table import Origin
 from serving.index import SearchIndex
-from serving.origins import Wanted
+from serving.origins import EVERYTHING, Wanted
+from serving.store import Indexed
 
 QUERY_LENGTH = 500  # characters; the model reads the first 72 words
 MOST_HITS = 1000
-EVERYTHING = Wanted()
 
 
 @dataclass(frozen=True)
@@ -24,13 +26,14 @@ class Hit:
     """An image that was found: its row in the index, its path below the image folder, and its scores.
 
     `similarity` is the cosine of both features. `match` is ITM logit + cosine, what re-ranked images are ordered by;
-    None where nothing was re-ranked.
+    None where nothing was re-ranked. `origin` is where the image is from, if the index knows it.
     """
 
     row: int
     image: str
     similarity: float
     match: float | None = None
+    origin: Origin | None = None
 
     @property
     def score(self) -> float:
@@ -75,10 +78,8 @@ class Searcher:
             raise UserError(
                 "This index's model compares features alone and can't re-rank: search without re-ranking (--rerank)."
             )
-        among = self._among(wanted)
         feature = encode_queries(self.model, [text])
-        rows, cosines = self.index.nearest(feature[0].numpy(), max(top, rerank_best), among)
-        hits = self._hits(rows, cosines)
+        hits = _hits(self.index.nearest(feature[0].numpy(), max(top, rerank_best), wanted))
         if rerank_best and hits:
             hits[:rerank_best] = self._reranked(text, feature, hits[:rerank_best])
         return hits[:top]
@@ -93,22 +94,13 @@ class Searcher:
         _check_count("top", top, 1)
         if not self.index.holds(hit.row, hit.image):
             raise UserError(f"{hit.image} is no longer in the index: search again.")
-        hits = self._hits(*self.index.nearest(self.index.feature(hit.row), top + 1, self._among(wanted)))
+        hits = _hits(self.index.nearest(self.index.feature(hit.row), top + 1, wanted))
         return [other for other in hits if other.row != hit.row][:top]
-
-    def _among(self, wanted: Wanted) -> list[int] | None:
-        return wanted.rows(self.index.origins) if wanted else None
-
-    def _hits(self, rows: np.ndarray, cosines: np.ndarray) -> list[Hit]:
-        return [
-            Hit(int(row), self.index.image(int(row)), float(cosine_))
-            for row, cosine_ in zip(rows, cosines, strict=True)
-        ]
 
     def _reranked(self, text: str, feature: torch.Tensor, hits: list[Hit]) -> list[Hit]:
         """The same images in the order of ITM logit + cosine."""
         rows = np.array([hit.row for hit in hits])
-        candidates = torch.from_numpy(np.stack([self.index.feature(row) for row in rows]))
+        candidates = torch.from_numpy(self.index.features(rows))
         store = TokenStore((len(rows), *self.index.header["tokens"]))
         store.write(0, torch.from_numpy(self.index.tokens(rows)))
         with Gallery(candidates, store) as gallery:
@@ -116,9 +108,13 @@ class Searcher:
             similarity = cosine(feature.to(device), candidates.to(device))
             ranked = rerank(self.model, [text], gallery, similarity, len(rows))
         return [
-            Hit(hits[place].row, hits[place].image, hits[place].similarity, float(score))
+            replace(hits[place], match=float(score))
             for place, score in zip(ranked.indices[0], ranked.scores[0], strict=True)
         ]
+
+
+def _hits(found: Iterable[tuple[Indexed, float]]) -> list[Hit]:
+    return [Hit(one.row, one.image, similarity, origin=one.origin) for one, similarity in found]
 
 
 def _check_count(name: str, value: int, least: int) -> None:

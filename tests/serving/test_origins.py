@@ -12,11 +12,13 @@ import pytest
 
 from data.errors import UserError
 from serving import vectors
+from serving.catalogue import CATALOGUE
 from serving.clock import clock, seconds_of
 from serving.crop_table import TABLE, Origin
-from serving.index import CATALOGUE, SearchIndex
+from serving.index import SearchIndex
 from serving.opening import open_searcher
 from serving.origins import Wanted, find_origins, told
+from serving.store import Summary
 from tests.serving.commands import CPU, run
 from tests.serving.footage_files import write_table
 
@@ -97,6 +99,13 @@ def test_a_search_among_some_rows_is_a_search_of_these_alone(half):
         assert set(rows.tolist()) <= set(among.tolist())
 
 
+def origins_in(index: SearchIndex) -> dict[str, Origin]:
+    found = [one for block, _ in index.everything() for one in block]
+    origins = {one.image: one.origin for one in found if one.origin is not None}
+    assert index.summary == Summary.of(len(found), origins.values())
+    return origins
+
+
 @pytest.fixture
 def indexed(demo, crops, tmp_path):
     """(index folder, origins) of the demo's crops with a table beside them."""
@@ -111,8 +120,7 @@ def indexed(demo, crops, tmp_path):
 @pytest.mark.integration
 def test_the_index_keeps_what_the_table_says(indexed):
     directory, origins = indexed
-    index = SearchIndex(directory)
-    assert {index.image(row): origin for row, origin in index.origins.items()} == origins
+    assert origins_in(SearchIndex(directory)) == origins
     hits = run("query", "--index", directory, SENTENCE, "--top", 32, "--json").json()["hits"]
     assert len(hits) == 32
     for hit in hits:
@@ -164,8 +172,7 @@ def test_more_like_an_image_of_the_same_source(indexed):
     hit = searcher.by_sentence(SENTENCE, 1)[0]
     everything = [other.image for other in searcher.like(hit, 31)]
     found = searcher.like(hit, 31, Wanted(("gate",)))
-    origins = searcher.index.origins
-    assert {origins[other.row].source for other in found} == {"gate"}
+    assert {other.origin.source for other in found} == {"gate"}
     assert [other.image for other in found] == [
         i for i in everything if i in {other.image for other in found}
     ]
@@ -187,12 +194,11 @@ def test_the_table_may_come_later_and_may_go(demo, crops, tmp_path):
         assert run(*command).code == 0
         return SearchIndex(tmp_path / "index")
 
-    assert update().origins == {}
+    assert origins_in(update()) == {}
     origins = write_table(crops)
-    index = update()
-    assert {index.image(row): origin for row, origin in index.origins.items()} == origins
+    assert origins_in(update()) == origins
     (crops / TABLE).unlink()
-    assert update().origins == {}
+    assert origins_in(update()) == {}
 
 
 @pytest.mark.integration
@@ -208,7 +214,7 @@ def test_an_index_of_an_earlier_version_is_read_and_brought_up_to_date(demo, cro
     assert "knows no source and time of its images" in messages[-1]
     write_table(crops)
     assert run(*command).output.endswith("(0 added, 0 changed, 0 removed).\n")
-    assert SearchIndex(directory).origins
+    assert origins_in(SearchIndex(directory))
 
 
 @pytest.mark.integration

@@ -20,8 +20,9 @@ from data.errors import UserError
 from data.folder import find_images
 from data.transforms import normalise
 from engine import checkpoints
-from serving.catalogue import Catalogue
-from serving.index import CATALOGUE, VECTORS, SearchIndex
+from serving.catalogue import CATALOGUE, Catalogue
+from serving.faiss_store import VECTORS
+from serving.index import SearchIndex
 from serving.indexing import IndexWriter, digest_of
 from serving.opening import decoder, open_searcher
 from tests.serving.commands import CPU, ROOT, run
@@ -57,7 +58,7 @@ def update(demo, crops, model, tmp_path):
 def check(directory, crops, model):
     """Everything in the index is what encoding the folder from nothing gives, and nothing else is in it."""
     index = SearchIndex(directory)
-    images = {index.image(int(row)): int(row) for row in index.nearest(np.ones(256, np.float32), 10_000)[0]}
+    images = {one.image: one.row for one, _ in index.nearest(np.ones(256, np.float32), 10_000)}
     good = [path for path in find_images(crops, "no") if opens(crops / path)]
     assert sorted(images) == good
     with torch.no_grad():
@@ -70,9 +71,9 @@ def check(directory, crops, model):
             np.testing.assert_allclose(
                 index.tokens(np.array([row]))[0], tokens[0].numpy(), atol=5e-3, rtol=2e-3
             )
-            found, score = index.nearest(feature, 1)
-            assert (index.feature(int(found[0])) == index.feature(row)).all()
-            assert score[0] == pytest.approx(1.0, abs=1e-5)
+            [(found, score)] = index.nearest(feature, 1)
+            assert (index.feature(found.row) == index.feature(row)).all()
+            assert score == pytest.approx(1.0, abs=1e-5)
 
 
 def opens(path: Path) -> bool:
@@ -136,7 +137,7 @@ def test_what_was_removed_is_wiped_from_the_disk(update, crops, tmp_path):
     image = find_images(crops, "no")[7]
     update()
     index = SearchIndex(tmp_path / "index")
-    row = next(row for row in range(32) if index.image(row) == image)
+    row = next(one.row for block, _ in index.everything() for one in block if one.image == image)
     assert index.tokens(np.array([row])).any()
     (crops / image).unlink()
     update()

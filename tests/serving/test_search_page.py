@@ -387,20 +387,18 @@ def footage(demo, tmp_path_factory):
 
 
 def test_source_and_time_are_shown_and_filtered_by(footage):
-    page, origins = Page(footage), footage.index.origins
+    page = Page(footage)
     everything = page.find("a man", 32, False)[1]
     pictures, hits, *_ = page.find("a man", 32, False, ["gate"], "0:30", "200")
-    kept = [hit for hit in everything if hit.row in origins]
-    kept = [
-        hit for hit in kept if origins[hit.row].source == "gate" and 30 <= origins[hit.row].seconds <= 200
-    ]
+    kept = [hit for hit in everything if hit.origin is not None]
+    kept = [hit for hit in kept if hit.origin.source == "gate" and 30 <= hit.origin.seconds <= 200]
     assert [hit.image for hit in hits] == [hit.image for hit in kept]
     for (_, caption), hit in zip(pictures, hits, strict=True):
-        assert caption.split("\n")[2] == f"gate {clock(origins[hit.row].seconds)}"
+        assert caption.split("\n")[2] == f"gate {clock(hit.origin.seconds)}"
     _, details, _ = page.show(hits, SimpleNamespace(index=0))
-    assert f"frame {origins[hits[0].row].frame}, 30 x 80 px at" in details
+    assert f"frame {hits[0].origin.frame}, 30 x 80 px at" in details
     alike = page.more(hits[0], 32, ["door"], "", None)[1]
-    assert {origins[hit.row].source for hit in alike} == {"door"}
+    assert {hit.origin.source for hit in alike} == {"door"}
     for filters, words in (
         ((["roof"], "", ""), "nothing of the source roof"),
         (([["x"]], "", ""), "The sources are none"),

@@ -13,7 +13,7 @@ from engine.feeds import ImageFeed
 from models import build_model
 from models.backbones.resnet_lstm.words import Words
 from retrieval.evaluate import evaluate
-from serving.index import TOKENS
+from serving.faiss_store import TOKENS
 from serving.opening import open_searcher
 from tests.serving.commands import CPU, run
 

@@ -70,7 +70,8 @@ def clip(captions, tmp_path_factory):
 
 def pixels_of_all(index: SearchIndex, interpolation: str) -> torch.Tensor:
     decode = decoder((48, 48), Pixels(interpolation=interpolation))
-    return torch.stack([decode(index.root / index.image(row)) for row in range(len(index))])
+    images = [one.image for block, _ in index.everything() for one in block]
+    return torch.stack([decode(index.root / image) for image in images])
 
 
 @torch.no_grad()
