@@ -141,11 +141,7 @@ class Catalogue:
     def set_origins(self, origins: Mapping[str, Origin]) -> None:
         """Replaces what is known about where images are from."""
         with self._transaction() as transaction:
-            transaction.execute("DELETE FROM origins")
-            transaction.executemany(
-                "INSERT INTO origins VALUES (?, ?, ?, ?, ?)",
-                [(path, o.source, o.seconds, o.frame, json.dumps(o.box)) for path, o in origins.items()],
-            )
+            _replace_origins(transaction, origins)
 
     def add(self, entries: Iterable[Entry], unreadable: Iterable[tuple[str, Stamp, str]]) -> None:
         """Notes freshly encoded images, and files that did not open."""
@@ -158,6 +154,16 @@ class Catalogue:
                 "INSERT OR REPLACE INTO unreadable VALUES (?, ?, ?, ?)",
                 [(path, stamp.size, stamp.mtime, reason) for path, stamp, reason in unreadable],
             )
+
+    def mirror(self, entries: Iterable[tuple[Entry, str]], origins: Mapping[str, Origin]) -> None:
+        """Replaces all images, with their states, and all origins: what a store says that keeps them itself."""
+        with self._transaction() as transaction:
+            transaction.execute("DELETE FROM images")
+            transaction.executemany(
+                "INSERT INTO images VALUES (?, ?, ?, ?, ?, ?)",
+                ((e.row, e.path, e.stamp.size, e.stamp.mtime, e.digest, state) for e, state in entries),
+            )
+            _replace_origins(transaction, origins)
 
     def touch(self, entries: Iterable[tuple[int, Stamp]]) -> None:
         """Notes another modification time of files whose bytes are the same."""
@@ -183,3 +189,11 @@ class Catalogue:
         """Deletes entries: their rows may hold other images from now on."""
         with self._transaction() as transaction:
             transaction.executemany("DELETE FROM images WHERE row = ?", [(row,) for row in rows])
+
+
+def _replace_origins(transaction: sqlite3.Connection, origins: Mapping[str, Origin]) -> None:
+    transaction.execute("DELETE FROM origins")
+    transaction.executemany(
+        "INSERT INTO origins VALUES (?, ?, ?, ?, ?)",
+        [(path, o.source, o.seconds, o.frame, json.dumps(o.box)) for path, o in origins.items()],
+    )

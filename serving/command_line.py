@@ -97,6 +97,17 @@ def _add_index(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
         help="best.pth of a training, a published model, or BLIP's or CLIP's own weights",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="INDEX", help="the index folder")
+    parser.add_argument(
+        "--store",
+        metavar="faiss|milvus:FILE.db|milvus:http://HOST:19530",
+        help="what keeps the features (default: faiss, files in INDEX)",
+    )
+    parser.add_argument(
+        "--collection",
+        default="person_search",
+        metavar="NAME",
+        help="of Milvus (default: person_search)",
+    )
     parser.add_argument("--batch-size", type=_count, default=32, help="images encoded at once (default: 32)")
     parser.add_argument("--workers", type=_count, default=2, help="threads that decode (default: 2)")
     parser.set_defaults(module="commands", command="index")

@@ -30,6 +30,7 @@ from serving.indexing import IndexWriter, Report, digest_of
 from serving.opening import decoder, open_image, open_searcher
 from serving.origins import Wanted, told
 from serving.searcher import Hit, Searcher
+from serving.stores import named_store
 
 _SHOWN = 5  # unreadable images that are named
 
@@ -42,15 +43,16 @@ def index(options: argparse.Namespace) -> int:
     """Encode what is new or changed in the image folder and publish it; returns the exit code.
 
     Raises:
-        UserError: no image, no checkpoint, an index of something else, or a full disk.
+        UserError: no image, no checkpoint, an index of something else, a store that can't be reached, or a full disk.
     """
     machine = _machine(options)
+    kept_in = None if options.store is None else named_store(options.store, options.collection)
     images = find_images(options.images, "name your folder of person crops behind --images")
     opened = open_model(options.checkpoint)
     model, image_size = machine.for_use(opened.model).place(opened.model), tuple(opened.content["image_size"])
     stop = StopSignal().install()
     with IndexWriter(options.out) as writer:
-        writer.claim(model, image_size, digest_of(opened.weights), options.images)
+        writer.claim(model, image_size, digest_of(opened.weights), options.images, kept_in)
         _keep_checkpoint(opened, writer)
         plan = writer.plan(images)
         if plan.keep and plan.todo:

@@ -12,7 +12,7 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,7 +30,7 @@ from serving.crop_table import Origin
 from serving.index import FORMAT, checked_header
 from serving.origins import find_origins
 from serving.store import Store, Summary
-from serving.stores import open_store
+from serving.stores import checked_store, open_store
 
 Decode = Callable[
     [Path], Tensor
@@ -124,36 +124,45 @@ class IndexWriter:
         self.catalogue.__exit__()
         self._lock.close()
 
-    def claim(self, model: RetrievalModel, image_size: tuple[int, int], checkpoint: str, root: Path) -> None:
+    def claim(
+        self,
+        model: RetrievalModel,
+        image_size: tuple[int, int],
+        checkpoint: str,
+        root: Path,
+        kept_in: Mapping[str, str] | None = None,
+    ) -> None:
         """Says what the index is made from, or checks that it is made from the same.
 
-        `checkpoint` is the digest of the model's file, `root` the image folder.
-        Raises UserError for another checkpoint, and for another image folder while the first one is still there.
+        `checkpoint` is the digest of the model's file, `root` the image folder. `kept_in` is where features are kept, as
+        `serving.stores.named_store` reads it; None leaves them where they are, a new index' in the folder's files.
+        Raises UserError for another checkpoint, for another image folder while the first one is still there, and for a store that
+        is another, can't be reached, or holds something else.
         """
         root = root.resolve()
-        before = known = self.catalogue.header()
-        if known is None:
-            with inference(model) as device:
-                tokens, features = model.encode_images(torch.zeros(1, 3, *image_size, device=device))
-            shape = list(tokens.shape[1:]) if model.has_matching else None
-            shapes = {"features": features.shape[1], "tokens": shape}
-            known = {"format": FORMAT, "checkpoint": checkpoint, "images": str(root), **shapes}
-            self.catalogue.set_header(known)
-        self.header = checked_header(known, self.directory)
-        if known["checkpoint"] != checkpoint:
+        before = self.catalogue.header()
+        header = _new_header(model, image_size, kept_in or {}) if before is None else dict(before)
+        header = {"checkpoint": checkpoint, "images": str(root), **header}
+        checked_header(header, self.directory)
+        if header["checkpoint"] != checkpoint:
             raise UserError(
                 f"The index {self.directory} was made with another checkpoint, and features of two models can't be "
                 "compared: name another --out, or delete this index first."
             )
-        if known["images"] != str(root):
-            if Path(known["images"]).is_dir():
+        if header["images"] != str(root):
+            if Path(header["images"]).is_dir():
                 raise UserError(
-                    f"The index {self.directory} is of the images in {known['images']}, not of {root}: name another --out."
+                    f"The index {self.directory} is of the images in {header['images']}, not of {root}: name another --out."
                 )
-            self.header = {**known, "images": str(root)}  # the folder has moved
-            self.catalogue.set_header(self.header)
-        self.store = open_store(self.directory, self.header)
-        self.store.claim(self.header, before or self.header)
+            header["images"] = str(root)  # the folder has moved
+        if kept_in is not None:
+            header |= checked_store(header, kept_in, self.directory)
+        # The store before the folder: one that can't be reached may be named otherwise by the next command.
+        self.store = open_store(self.directory, header)
+        self.store.claim(header, before or header)
+        if header != before:
+            self.catalogue.set_header(header)
+        self.header = header
         self.store.mirror(self.catalogue)
 
     def note_kept(self, checkpoint: str) -> None:
@@ -327,6 +336,16 @@ class _Journal:
         self.catalogue.add(self.entries, self.unreadable)
         self.entries, self.unreadable = [], []
         self._written = time.monotonic()
+
+
+def _new_header(
+    model: RetrievalModel, image_size: tuple[int, int], kept_in: Mapping[str, str]
+) -> dict[str, Any]:
+    with inference(model) as device:
+        tokens, features = model.encode_images(torch.zeros(1, 3, *image_size, device=device))
+    # Tokens are kept in the folder's files alone: 300 kB each of a base model are no load for a database.
+    shape = list(tokens.shape[1:]) if model.has_matching and not kept_in else None
+    return {"format": FORMAT, "features": features.shape[1], "tokens": shape, **kept_in}
 
 
 def stamp_of(path: Path) -> Stamp | None:

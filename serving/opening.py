@@ -15,6 +15,7 @@ from data.images import DEFAULT_PIXELS, Pixels, read_image
 from data.records import leaves
 from data.transforms import normalise
 from engine import checkpoints
+from engine.building import pixels_of
 from engine.machine import Machine
 from serving.index import CHECKPOINT, SearchIndex
 from serving.indexing import digest_of
@@ -35,15 +36,21 @@ def open_searcher(directory: Path, machine: Machine) -> Searcher:
     """An index with its model, ready to be asked.
 
     Raises:
-        UserError: no index, not finished, damaged, or its checkpoint is gone or another one.
+        UserError: no index, not finished, damaged, its store can't be reached, or its checkpoint is gone or another one.
     """
     found = SearchIndex(directory)
     if digest_of(directory / CHECKPOINT) != found.header.get("kept", found.header["checkpoint"]):
         raise UserError(
             f"{directory / CHECKPOINT} is not the model that the index was made with: make the index anew."
         )
-    model, _ = checkpoints.load_retrieval_model(directory / CHECKPOINT)
-    return Searcher(found, machine.for_use(model).place(model))
+    model, content = checkpoints.load_retrieval_model(directory / CHECKPOINT)
+    look = looker(decoder(tuple(content["image_size"]), pixels_of(model)))
+    return Searcher(found, machine.for_use(model).place(model), look)
+
+
+def looker(decode: Callable[[Path], Tensor]) -> Callable[[SearchIndex, str], Tensor]:
+    """A function that opens an indexed image as the model takes it; UserError as from `open_image`."""
+    return lambda found, image: decode(_inside(found, image))
 
 
 def open_image(found: SearchIndex, image: str) -> Image.Image:
@@ -52,7 +59,11 @@ def open_image(found: SearchIndex, image: str) -> Image.Image:
     Raises:
         UserError: it is gone, does not open any more, or has become a link that leaves the folder.
     """
+    return read_image(_inside(found, image))
+
+
+def _inside(found: SearchIndex, image: str) -> Path:
     path = found.root / image
     if leaves(path, found.root):
         raise UserError(f"{image} leads out of the image folder.")
-    return read_image(path)
+    return path

@@ -24,6 +24,7 @@ from serving.explaining import word_maps
 from serving.explanation_picture import explanation_picture
 from serving.index import CHECKPOINT, SearchIndex
 from serving.indexing import digest_of
+from serving.opening import decoder, looker
 from serving.searcher import Searcher, checked_query
 
 _BATCH = 32
@@ -136,7 +137,8 @@ class PersonSearch:
                 self._check_same_model(found)
             else:
                 known.index.close()
-            known = self._searchers[directory] = Searcher(found, self.model)
+            look = looker(decoder(self.image_size, pixels_of(self.model)))
+            known = self._searchers[directory] = Searcher(found, self.model, look)
         return known
 
     def _check_same_model(self, index: SearchIndex) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from data.errors import UserError
-from retrieval.encode import Gallery, TokenStore, encode_queries
+from engine.log import LOGGER
+from retrieval.encode import Gallery, TokenStore, encode_gallery, encode_queries
 from retrieval.itm import cosine, rerank
 from retrieval.verbs import RetrievalModel, device_of
 from serving.crop_table import Origin
@@ -19,6 +21,7 @@ from serving.store import Indexed
 
 QUERY_LENGTH = 500  # characters; the model reads the first 72 words
 MOST_HITS = 1000
+_BATCH = 32  # images encoded at once
 
 
 @dataclass(frozen=True)
@@ -52,15 +55,24 @@ def checked_query(text: str) -> str:
 
 
 class Searcher:
-    """Searches an index with the model that it was made with."""
+    """Searches an index with the model that it was made with.
 
-    def __init__(self, index: SearchIndex, model: RetrievalModel) -> None:
-        self.index, self.model = index, model
+    `look` opens an image of the index (a path below its image folder) as the model takes it, (3, H, W), or raises UserError:
+    re-ranking needs it where the index keeps no tokens.
+    """
+
+    def __init__(
+        self,
+        index: SearchIndex,
+        model: RetrievalModel,
+        look: Callable[[SearchIndex, str], Tensor] | None = None,
+    ) -> None:
+        self.index, self.model, self._look = index, model, look
 
     @property
     def can_rerank(self) -> bool:
         """Whether the model reads a sentence and an image together."""
-        return self.index.has_tokens
+        return self.model.has_matching
 
     def by_sentence(
         self, text: str, top: int = 10, rerank_best: int = 0, wanted: Wanted = EVERYTHING
@@ -97,20 +109,43 @@ class Searcher:
         hits = _hits(self.index.nearest(self.index.feature(hit.row), top + 1, wanted))
         return [other for other in hits if other.row != hit.row][:top]
 
-    def _reranked(self, text: str, feature: torch.Tensor, hits: list[Hit]) -> list[Hit]:
-        """The same images in the order of ITM logit + cosine."""
-        rows = np.array([hit.row for hit in hits])
-        candidates = torch.from_numpy(self.index.features(rows))
-        store = TokenStore((len(rows), *self.index.header["tokens"]))
-        store.write(0, torch.from_numpy(self.index.tokens(rows)))
-        with Gallery(candidates, store) as gallery:
+    def _reranked(self, text: str, feature: Tensor, hits: list[Hit]) -> list[Hit]:
+        """The same images in the order of ITM logit + cosine; behind them those whose tokens nobody keeps and whose files are gone."""
+        if self.index.has_tokens:
+            gallery, left = self._kept(hits), []
+        else:
+            hits, pixels, left = self._looked_at(hits)
+            if not hits:
+                return left
+            batches = (torch.stack(pixels[start : start + _BATCH]) for start in range(0, len(pixels), _BATCH))
+            gallery = encode_gallery(self.model, batches, len(pixels))
+        with gallery:
             device = device_of(self.model)
-            similarity = cosine(feature.to(device), candidates.to(device))
-            ranked = rerank(self.model, [text], gallery, similarity, len(rows))
+            similarity = cosine(feature.to(device), gallery.features.to(device))
+            ranked = rerank(self.model, [text], gallery, similarity, len(hits))
         return [
             replace(hits[place], match=float(score))
             for place, score in zip(ranked.indices[0], ranked.scores[0], strict=True)
-        ]
+        ] + left
+
+    def _kept(self, hits: list[Hit]) -> Gallery:
+        """The images as the index keeps them."""
+        rows = np.array([hit.row for hit in hits])
+        store = TokenStore((len(rows), *self.index.header["tokens"]))
+        store.write(0, torch.from_numpy(self.index.tokens(rows)))
+        return Gallery(torch.from_numpy(self.index.features(rows)), store)
+
+    def _looked_at(self, hits: list[Hit]) -> tuple[list[Hit], list[Tensor], list[Hit]]:
+        """Those whose images open, the images, and the others."""
+        seen, pixels, left = [], [], []
+        for hit in hits:
+            try:
+                pixels.append(self._look(self.index, hit.image))
+                seen.append(hit)
+            except UserError as error:
+                LOGGER.warning("Not re-ranked: %s", error)
+                left.append(hit)
+        return seen, pixels, left
 
 
 def _hits(found: Iterable[tuple[Indexed, float]]) -> list[Hit]:
