@@ -13,6 +13,7 @@ down name the sources. Their generation is `HIDDEN`: no search finds them.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import logging
@@ -317,8 +318,6 @@ def _check_database(path: Path) -> None:
 
 
 def _is_locked(path: Path) -> bool:
-    import fcntl
-
     try:
         with path.open("a") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
