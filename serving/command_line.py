@@ -32,8 +32,21 @@ def main(description: str, arguments: Sequence[str] | None = None) -> None:
             help="of the network's body (default: auto, bf16 on a GPU that has it and on a CPU where it is faster)",
         )
     options = parser.parse_args(arguments)
+    if options.command == "export":
+        _choose_export(parser, options)
     with told_in_a_sentence():
         sys.exit(_work(options))
+
+
+def _choose_export(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    kind = "onnx" if options.index is None else "parquet"
+    if options.format not in (None, kind):
+        wanted = "--index INDEX" if options.format == "parquet" else "--checkpoint FILE"
+        parser.error(f"--format {options.format} goes with {wanted}")
+    if kind == "parquet":
+        if options.half:
+            parser.error("--half is for models: features are kept as they are")
+        options.module, options.command = "parquet", "export_index"
 
 
 def _work(options: argparse.Namespace) -> int:
@@ -171,16 +184,23 @@ def _add_publish(commands: argparse._SubParsersAction) -> argparse.ArgumentParse
 
 def _add_export(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
     parser = commands.add_parser(
-        "export", help="the model for programs without torch (needs requirements-export.txt)"
+        "export",
+        help="the model for programs without torch (needs requirements-export.txt), or an index for other databases "
+        "(needs requirements-stores.txt)",
+    )
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument(
+        "--checkpoint",
+        metavar="FILE|DIR|hf:OWNER/NAME",
+        help="a model: best.pth of a training, a published model, or BLIP's or CLIP's own weights",
+    )
+    what.add_argument("--index", type=Path, metavar="INDEX", help="an index: features, paths, times")
+    parser.add_argument(
+        "--to", required=True, metavar="DIR|FILE.parquet", help="a new one, or that of an earlier export"
     )
     parser.add_argument(
-        "--checkpoint",
-        required=True,
-        metavar="FILE|DIR|hf:OWNER/NAME",
-        help="best.pth of a training, a published model, or BLIP's or CLIP's own weights",
+        "--format", choices=("onnx", "parquet"), help="onnx of a model, parquet of an index: nothing else"
     )
-    parser.add_argument("--to", required=True, metavar="DIR", help="a new folder, or an earlier export")
-    parser.add_argument("--format", choices=("onnx",), default="onnx", help="default: onnx")
     parser.add_argument("--half", action="store_true", help="weights and products in float16")
     parser.set_defaults(module="exporting", command="export")
     return parser

@@ -21,7 +21,7 @@ import os
 import re
 import threading
 import weakref
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -46,14 +46,9 @@ _READ = 10_000  # rows in an answer without features; Milvus gives 16,384 at mos
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
 _LOCK_FILE = "LOCK"
 
-for _noisy in (
-    "pymilvus",
-    "milvus_lite",
-):  # what they log on an error, with tracebacks, is told in a sentence here
+# What these log on an error, with tracebacks, is told in a sentence here.
+for _noisy in ("pymilvus", "milvus_lite", "grpc._server"):
     logging.getLogger(_noisy).setLevel(logging.CRITICAL + 1)
-
-_opened: Counter[str] = Counter()  # embedded databases of this process, which share one server each
-_guard = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -75,6 +70,12 @@ class Place:
 
     def __str__(self) -> str:
         return f"the collection {self.collection} in {self.uri}"
+
+
+_opened: Counter[str] = Counter()  # embedded databases of this process, which share one server each
+_guard = threading.Lock()
+# Connections that nobody has closed: garbage is collected anywhere, also amid the client's own work, where none can be ended.
+_abandoned: deque[tuple[MilvusClient, Place]] = deque()
 
 
 def place_of(store: str, collection: str) -> Place:
@@ -115,6 +116,8 @@ class Collection:
 
     def __init__(self, place: Place) -> None:
         self.place = place
+        while _abandoned:
+            _close(*_abandoned.popleft())
         options: dict[str, Any] = {}
         if place.embedded:
             _check_database(Path(place.uri))
@@ -125,11 +128,12 @@ class Collection:
             self._client = MilvusClient(place.uri, timeout=_CONNECT_SECONDS, **options)
             if place.embedded:
                 _opened[place.uri] += 1
-        self._release = weakref.finalize(self, _close, self._client, place)
+        self._forgotten = weakref.finalize(self, _abandoned.append, (self._client, place))
 
     def close(self) -> None:
         """Ends the connection; the last one to an embedded database lets other processes have it."""
-        self._release()
+        if self._forgotten.detach() is not None:
+            _close(self._client, self.place)
 
     @contextmanager
     def _told(self) -> Iterator[None]:

@@ -104,6 +104,7 @@ def test_every_requirement_has_an_oldest_version() -> None:
         "requirements-search.txt",
         "requirements-export.txt",
         "requirements-synthesis.txt",
+        "requirements-stores.txt",
         "requirements-dev.txt",
     )
     text = "\n".join((REPOSITORY / name).read_text("utf-8") for name in files)

@@ -31,11 +31,17 @@ PACKAGE_OF = {
     "sklearn": "scikit-learn",
     "ruamel": "ruamel.yaml",
     "faiss": "faiss-cpu",
+    "milvus_lite": "milvus-lite",
     "open_clip": "open-clip-torch",
 }  # module -> package
 BROUGHT_ALONG = {"huggingface_hub"}  # by transformers and timm
 USED_BY_OTHERS = {"accelerate"}  # by diffusers, where it is there
-OPTIONAL = ("requirements-search.txt", "requirements-export.txt", "requirements-synthesis.txt")
+OPTIONAL = (
+    "requirements-search.txt",
+    "requirements-export.txt",
+    "requirements-synthesis.txt",
+    "requirements-stores.txt",
+)
 # The parts are joined here, so that this file does not hold what it forbids.
 MACHINE_PATH = re.compile(
     r"(?<![\w./:~$}>-])/(?:" + "|".join(["home", "Users", "root", "work", "mnt", "tmp"]) + r")/\w"

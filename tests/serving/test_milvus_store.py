@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import shutil
 import socket
 import sqlite3
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -111,8 +113,6 @@ def test_names_are_never_part_of_an_expression(pictures, lite, tmp_path):
     write_table(pictures)
     odd = 'a"] or generation > 0 or source in ["\\ \'äß\u2028'
     table = (pictures / TABLE).read_text("utf-8")
-    import json
-
     (pictures / TABLE).write_text(table.replace('"gate"', json.dumps(odd)), "utf-8")
     update(tmp_path / "index", pictures, lite)
     index = SearchIndex(tmp_path / "index")
@@ -188,6 +188,7 @@ def test_two_rows_of_a_changed_image_are_mended(pictures, lite, tmp_path):
     update(index, pictures, lite)
     place = milvus_collection.place_of(lite["store"], lite["collection"])
     collection = milvus_collection.Collection(place)
+    collection.load()
     fields = ["path", "size", "mtime", "digest", "source", "source_key", "seconds", "frame", "generation"]
     old = collection.rows([5], [*fields, "feature"])[5]
     stale = {**old, "row": 777, "mtime": 1, "digest": "old", "generation": 0, "box": []}
@@ -237,20 +238,24 @@ def test_a_folder_keeps_its_store(pictures, lite, tmp_path):
 
 
 def test_a_collection_of_something_else_is_left_alone(pictures, lite, tmp_path):
+    from milvus_lite.server_manager import server_manager_instance
     from pymilvus import MilvusClient
 
     client = MilvusClient(str(tmp_path / "gallery.db"))
     client.create_collection("person_search", dimension=12)
+    client.close()
+    server_manager_instance.release_server(str(tmp_path / "gallery.db"))
     with pytest.raises(UserError, match=r"is no index of search.py: name another --collection"):
         update(tmp_path / "index", pictures, lite)
-    assert client.has_collection("person_search")
-    client.close()
+    collection = milvus_collection.Collection(milvus_collection.place_of(lite["store"], "person_search"))
+    assert collection.exists()
+    collection.close()
 
 
 def test_a_second_writer_is_noticed_when_it_publishes(pictures, lite, tmp_path, monkeypatch):
     update(tmp_path / "index", pictures, lite)
     draw(pictures, "100.png", 100)
-    from serving.milvus_store import MilvusStore
+    from serving.milvus_store import MilvusStore  # needs the packages
 
     plain = MilvusStore.commit
 
@@ -338,7 +343,6 @@ def test_a_server_that_can_not_be_reached_is_told_and_may_be_named_otherwise(
         if behaviour != "nobody":
             server.listen()
         if behaviour == "noise":
-            import threading
 
             def speak() -> None:
                 with server.accept()[0] as connection:
@@ -374,6 +378,7 @@ def test_stamps_larger_than_a_float_holds_are_kept(pictures, lite, tmp_path):
     update(tmp_path / "index", pictures, lite)
     place = milvus_collection.place_of(lite["store"], lite["collection"])
     collection = milvus_collection.Collection(place)
+    collection.load()
     [entity] = [
         one for block in collection.every("row >= 0", ["path", "size", "mtime"]) for one in block
         if one["path"] == "000.png"
