@@ -76,7 +76,7 @@ def make_images(context: Context) -> None:
         images = planned_images(_prompts(context, folder, recipe, progress), recipe.per_prompt)
         entries, kept = _make(context, folder, recipe, images, progress)
         if distributed.is_main():
-            _finish(folder, recipe, images, kept, entries, progress)
+            _finish(settings, folder, recipe, images, kept, entries, progress)
     distributed.barrier()
     mark.set()
 
@@ -163,6 +163,7 @@ def _make(
 
 
 def _finish(
+    settings: GenImagesConfig,
     folder: SetFolder,
     recipe: Recipe,
     images: list[Planned],
@@ -171,7 +172,7 @@ def _finish(
     progress: Progress,
 ) -> None:
     """Annotation, report and contact sheet."""
-    filtered = any(kept[path] != path for path in kept)
+    filtered = settings.filter.backend != "none"
     content = report.quality_report(folder, images, kept, entries, filtered=filtered, progress=progress)
     report.write_report(folder, content)
     LOGGER.info("%s", report.told(content))
