@@ -94,7 +94,7 @@ def test_matching_is_explained_as_a_plain_loop_does(words, recorded):
         expected = torch.stack([rows / rows.sum() for rows in by_word.values()])
         torch.testing.assert_close(maps.maps, expected, atol=1e-5, rtol=1e-3)
         assert maps.explains == "match"
-        assert maps.score == pytest.approx(float(model.match(SENTENCES, tokens)[sample, 1]), abs=1e-5)
+        assert maps.score == pytest.approx(model.match(SENTENCES, tokens)[sample, 1].item(), abs=1e-5)
 
 
 def left_out(sentence: str) -> list[str]:
