@@ -9,6 +9,7 @@ from torch.nn.functional import cross_entropy
 
 from losses.compound_ranking import OWN_CAPTION, compound_ranking_loss, negative_draws, ranking_term
 from losses.part_identity import part_identity_loss
+from models.backbones.linear import narrow
 from models.backbones.resnet_lstm.retrieval import ResNetLstm
 from models.backbones.resnet_lstm.sizes import SIZES, Size, size_named
 from models.backbones.resnet_lstm.words import Words
@@ -110,6 +111,16 @@ def test_everything_after_the_encoders_is_single_precision(model, images, captio
         for name in ("global_", "local", "relation", "features"):
             assert getattr(ours, name).dtype == torch.float32
         assert torch.nn.functional.cosine_similarity(ours.features, theirs.features).min() > 0.99
+
+
+def test_it_searches_with_narrow_weights(model, images, captions):
+    """As `search.py --precision bf16` does: the body's weights are rounded, the layer that makes features keeps its own."""
+    before = model.global_projection.weight.detach().clone()
+    narrow(model.eval())
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        features = model.encode_images(images)[1], model.encode_texts(captions)[1]
+    assert {feature.dtype for feature in features} == {torch.float32}
+    assert torch.equal(model.global_projection.weight, before)
 
 
 def test_base_has_as_many_weights_as_the_formula():

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
 
 from losses.precision import no_autocast, widen
-from models.backbones.linear import Linear
 from models.backbones.resnet_lstm.image import ImageEncoder
 from models.backbones.resnet_lstm.parts import SLOPE, PartLinear, Parts
 from models.backbones.resnet_lstm.pretrained import ENCODER, load_resnet
@@ -20,6 +19,7 @@ from models.backbones.resnet_lstm.sizes import SIZES, Size, size_named
 from models.backbones.resnet_lstm.text import TextEncoder
 from models.backbones.resnet_lstm.words import Words
 from models.backbones.weights import LoadReport
+from models.heads import Head
 from models.options import check_switch
 from models.texts import TextBatch
 from models.word_maps import WordMaps, contrasted, directions_of
@@ -69,7 +69,7 @@ class ResNetLstm(nn.Module):
         self.tokenizer = tokenizer
         self.image_encoder = ImageEncoder(size, tuple(image_size or size.image_size))
         self.text_encoder = TextEncoder(size, tokenizer.vocab_size, dropout, padding_counts)
-        self.global_projection = Linear(size.state_width, size.features, bias=False)
+        self.global_projection = Head(size.state_width, size.features, bias=False)
         self.part_projection = PartLinear(size.parts, size.state_width, size.features)
         self.relation_network = RelationNetwork(size)
 
