@@ -25,6 +25,7 @@ NOT_RUN = {  # commands that are only read, and why
     r"gen_pre_train_text\.py": "a server",
     r"import_released": "files that authors have released",
     r"search\.py serve": "it does not end",
+    r"milvus:http": "a Milvus server",
     r"--against": "a second data set",
     r"hf:OWNER|hf:Salesforce|checkpoint/(model_base|ViT)": "a hub, released weights",
     r"search\.py crop|--images CROPS|--source VIDEO": "a video",
