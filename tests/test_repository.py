@@ -33,7 +33,6 @@ PACKAGE_OF = {
     "faiss": "faiss-cpu",
     "milvus_lite": "milvus-lite",
     "open_clip": "open-clip-torch",
-    "milvus_lite": "milvus-lite",
 }  # module -> package
 BROUGHT_ALONG = {"huggingface_hub"}  # by transformers and timm
 USED_BY_OTHERS = {"accelerate"}  # by diffusers, where it is there
