@@ -70,7 +70,7 @@ def train_search(context: Context) -> None:
         return
     if context.force and distributed.is_main():
         mark.clear()
-        for name in ("train", "labels"):
+        for name in ("train", "labels", "tokenizer"):  # a vocabulary may be of other captions
             shutil.rmtree(directory / name, ignore_errors=True)
         for name in ("best.pth", SYNTHETIC, "metrics.jsonl", best_on_test.FILE):
             (directory / name).unlink(missing_ok=True)

@@ -117,3 +117,17 @@ def test_both_at_once(pipeline, choice, supervision):
         assert pipeline(stage, *settings) == 0, pipeline.messages
     assert phases_of(pipeline)[-1] == ("supervised" if supervision == "labels" else "round-0")
     assert trained(pipeline)["meta"]["trained_on"] == "mini + people (synthetic)"
+
+
+def test_done_again_on_synthetic_images_it_knows_no_word_of_the_real_ones(pipeline, choice):
+    """A vocabulary that stayed in the run's folder would be one of real captions."""
+    words = []
+    for force, run in (((), "first"), (("--force",), "mini-pspd")):
+        if force:
+            assert pipeline("train", "--set", "train.supervision=labels") == 0, pipeline.messages
+            real = trained(pipeline)["vocabulary"]
+        assert pipeline("train", *force, *choice("synthetic", f"run={run}")) == 0, pipeline.messages
+        words.append(
+            checkpoints.load(pipeline.config.run_directory.with_name(run) / "best.pth")["vocabulary"]
+        )
+    assert words[0] == words[1] != real
