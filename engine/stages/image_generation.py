@@ -16,6 +16,7 @@ from captioning.pipeline import Progress
 from data.errors import UserError
 from engine import distributed
 from engine.config import BackendConfig, GenImagesConfig
+from engine.hub import is_hub_name, located
 from engine.log import LOGGER
 from engine.marks import IMAGE_STAGE, Mark
 from engine.run import Run
@@ -35,6 +36,8 @@ from synthesis.generation.registry import EDITORS, FILTERS, GENERATORS, make
 
 # Settings that no image depends on: a set may grow, and go on in other batches or with another key.
 FREE = ("root", "batch_size", "prompts", "per_prompt", "identity", "edits", "captions", "text")
+
+HELD = ("model", "adapters", "weights")  # options that name files or folders, which a hub may have
 
 
 def make_images(context: Context) -> None:
@@ -206,7 +209,10 @@ def make_editor(context: Context) -> Editor:
 
 def _part(context: Context, table: Mapping[str, str], name: str, options: Mapping[str, Any]) -> Any:
     device, scenario = context.machine.device, context.config.gen_images.scenario
-    return make(table, name, options, device=device, half=device.type == "cuda", scenario=scenario)
+    named = {option: str(located(options[option])) for option in HELD if is_hub_name(options.get(option, ""))}
+    return make(
+        table, name, {**options, **named}, device=device, half=device.type == "cuda", scenario=scenario
+    )
 
 
 @contextmanager

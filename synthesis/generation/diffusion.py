@@ -13,7 +13,7 @@ from data.errors import UserError
 from synthesis.generation import pipelines
 from synthesis.generation.batches import in_batches
 from synthesis.generation.parts import Prompt
-from synthesis.generation.personal import check_scenario
+from synthesis.generation.personal import RECORD, check_scenario, read_record
 
 
 class DiffusionGenerator:
@@ -55,6 +55,10 @@ class DiffusionGenerator:
             raise UserError(f"Diffusion models make images of a multiple of 8 pixels, not of {size}.")
         self._device = torch.device(device)
         half = half and self._device.type == "cuda"
+        if adapters and read_record(adapters) is None:
+            raise UserError(
+                f"{adapters} does not say what its adapters have seen ({RECORD} is missing): restore the file."
+            )
         if scenario is not None:
             check_scenario(scenario, adapters or model)
         self._pipeline = pipelines.load(

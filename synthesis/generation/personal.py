@@ -95,17 +95,3 @@ def check_scenario(wanted: str, folder: str | Path) -> Personalisation | None:
             f"The scenario '{wanted}' is asked for, and {folder} holds weights of '{found}': {remedy}."
         )
     return record
-
-
-def refuse_real_captions(folder: str | Path) -> None:
-    """Nothing, for weights that count as synthetic only.
-
-    Raises:
-        UserError: weights that were trained on captions that people wrote.
-    """
-    record = read_record(folder)
-    if record is not None and record.reads_real_captions:
-        raise UserError(
-            f"{folder} was trained on real captions of {record.dataset}, so images made with it are not synthetic only: "
-            "use the scenario none or few, or do not ask for synthetic only."
-        )

@@ -32,7 +32,6 @@ NOT_RUN = {  # commands that are only read, and why
     r"retrieval\.matrix": "several evaluated runs",
     r"engine\.pretraining": "an hour",
     r"train\.bash syn\b": "minutes",
-    r"syn-diffusion": "weights",
     r"run_tests\.bash": "the tests run this test",
     r"benchmarks?/run\.bash": "hours",
 }

@@ -12,7 +12,6 @@ from synthesis.generation.personal import (
     Personalisation,
     check_scenario,
     read_record,
-    refuse_real_captions,
     write_record,
 )
 
@@ -51,17 +50,6 @@ def test_weights_of_another_scenario_are_refused(tmp_path, record, wanted, words
         check_scenario(wanted, tmp_path)
 
 
-def test_weights_that_read_real_captions_are_not_synthetic_only(tmp_path):
-    refuse_real_captions(tmp_path)
-    write_record(tmp_path, FEW)
-    refuse_real_captions(tmp_path)
-    write_record(tmp_path, ALL)
-    with pytest.raises(
-        UserError, match="real captions of cuhk, so images made with it are not synthetic only"
-    ):
-        refuse_real_captions(tmp_path)
-
-
 @pytest.mark.parametrize(
     "change",
     [
@@ -80,4 +68,4 @@ def test_a_record_that_says_too_little_is_refused_and_not_taken_for_none(tmp_pat
         read_record(tmp_path)
     (tmp_path / RECORD).write_text("{")
     with pytest.raises(UserError, match="does not say"):
-        refuse_real_captions(tmp_path)
+        check_scenario("none", tmp_path)

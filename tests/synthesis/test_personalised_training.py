@@ -18,7 +18,7 @@ from synthesis.generation import pipelines
 from synthesis.generation.diffusion import DiffusionGenerator
 from synthesis.generation.dreambooth import OWN_TEXT, PRIOR_TEXT, DreamBooth
 from synthesis.generation.lora import WORDS, StyleAdapters, add_adapters
-from synthesis.generation.personal import STYLE
+from synthesis.generation.personal import STYLE, Personalisation, write_record
 from tests.tiny_diffusion import save_pipeline
 
 CPU = torch.device("cpu")
@@ -142,7 +142,11 @@ def test_adapters_out_of_a_file_make_the_images_of_those_that_learned(pipeline, 
     other = opened(model)
     add_adapters(other, tmp_path)
     assert made(other) == learned
-    generator = DiffusionGenerator(str(model), str(tmp_path), steps=2, size=16, batch=2)
+    options = {"steps": 2, "size": 16, "batch": 2}
+    with pytest.raises(UserError, match=r"what its adapters have seen \(personal\.json is missing"):
+        DiffusionGenerator(str(model), str(tmp_path), scenario="none", **options)
+    write_record(tmp_path, Personalisation("all", "sd", "demo", (1,), 2, True, 6, 3))
+    generator = DiffusionGenerator(str(model), str(tmp_path), scenario="all", **options)
     assert [image.tobytes() for image in generator.generate(PROMPTS, [1, 2])] == learned
 
 
