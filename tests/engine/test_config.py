@@ -50,7 +50,7 @@ def test_a_typo_is_told_with_the_nearest_key_and_its_line(tmp_path):
         ("tran.rounds=1", "did you mean 'train'?"),
         ("train.round=1", "did you mean 'train.rounds'?"),
         ("min_samples=3", "did you mean 'cluster.min_samples'?"),  # right key, section forgotten
-        ("train.zzzz=1", "known here: augmentation, batch_size"),
+        ("train.zzzz=1", "known here: augmentation, average, batch_size"),
         ("train=5", "is a section"),
         ("train.max_epoch", "KEY=VALUE"),
         ("=3", "KEY=VALUE"),
