@@ -1,6 +1,6 @@
 """When label correction helps: ARI before and after it, against how right the captions and how sharp the images are.
 
-    python -m benchmarks.label_correction --checkpoint output/pretraining/pretrained.pth --config configs/demo-pretrained.yaml
+    python -m benchmarks.label_correction --checkpoint checkpoint/demo/pretrained.pth --config configs/demo-pretrained.yaml
 
 The training images of a drawn world with the data set's own captions, of which a share is put on images of other people and a
 share of the images is blurred, are labelled as a round labels them: features, clusters, candidates, correction. Identities

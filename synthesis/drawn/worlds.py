@@ -236,9 +236,9 @@ SOURCE = World(
 # --- target: other cameras, places and people, and annotators who tell what they see --------------------------------------
 
 _TARGET_CAMERAS = (
-    Camera("cam_e", (1.13, 1.0, 0.82), 0.10, ("station", "shop")),
-    Camera("cam_f", (0.86, 0.98, 1.12), 0.20, ("yard", "station")),
-    Camera("cam_g", (0.94, 1.06, 0.92), 0.15, ("shop", "yard")),
+    Camera("cam_e", (1.2, 1.0, 0.765), 0.10, ("station", "shop")),
+    Camera("cam_f", (0.8, 0.98, 1.18), 0.20, ("yard", "station")),
+    Camera("cam_g", (0.89, 1.1, 0.87), 0.15, ("shop", "yard")),
 )
 _TARGET_UPPER = {
     kind: replace(settings, men=settings.men * more, women=settings.women * more)
@@ -259,7 +259,7 @@ TARGET = World(
         jeans_colours={"blue": 60, "black": 28, "grey": 12},
         hats=0.28,
         shares=frozenset({3}),
-        look_alikes=0.4,
+        look_alikes=0.15,
     ),
     cameras=_TARGET_CAMERAS,
     optics=Optics(
