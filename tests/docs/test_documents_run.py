@@ -45,7 +45,7 @@ PLACES = {  # what a reader puts in, and where that lies in the clone
     r"datasets/demo\b": "datasets/drawn",  # the other one is that of the run, in other sizes
 }
 SMALLER = {  # what is added to a command, so that it takes seconds
-    r"synthesis\.demo": " --train 2 --val 1 --test 2 --images 2 --workers 1",
+    r"synthesis\.demo": " --train 2 --val 1 --test 4 --images 2 --workers 1",
     r"contact_sheet": " --identities 2",
     r"gen_images\.py": " --set gen_images.prompts=2 gen_images.per_prompt=1",
 }
