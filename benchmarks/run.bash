@@ -9,7 +9,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/environment.bash
 ALL=(palette_accuracy blip_step clip_step training_step itm_reranking feature_extraction image_pipeline evaluation_memory caption_generation
-    divided_work pseudo_labels source_term search_index explaining)
+    divided_work pseudo_labels source_term search_index explaining onnx_speed)
 
 # On a CPU with two threads, which sleep while they wait; BENCHMARK_DEVICE=cuda measures on a GPU.
 two_threads() { OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive "$PYTHON" "benchmarks/$1.py" --device "${BENCHMARK_DEVICE:-cpu}"; }
@@ -29,6 +29,7 @@ divided_work() { OMP_WAIT_POLICY=passive "$PYTHON" benchmarks/divided_work.py; }
 caption_generation() { two_threads caption_generation; }
 search_index() { OMP_NUM_THREADS=2 "$PYTHON" benchmarks/search_index.py --queries 100; }
 explaining() { OMP_NUM_THREADS=1 "$PYTHON" benchmarks/explaining.py; }
+onnx_speed() { OMP_NUM_THREADS=1 "$PYTHON" benchmarks/onnx_speed.py; }
 pseudo_labels() {
     "$PYTHON" -m benchmarks.pseudo_labels compare
     "$PYTHON" -m benchmarks.pseudo_labels scale

@@ -45,6 +45,7 @@ _BATCH = 1000  # rows in a request: 1 MB of 256-dimensional features
 _READ = 10_000  # rows in an answer without features; Milvus gives 16,384 at most
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
 _LOCK_FILE = "LOCK"
+_FLAT_INDEX = ".flat.idx"  # of a part of the rows, an array as numpy saves it
 
 # What these log on an error, with tracebacks, is told in a sentence here.
 for _noisy in ("pymilvus", "milvus_lite", "grpc._server"):
@@ -319,6 +320,18 @@ def _check_database(path: Path) -> None:
                 f"Another process has {path} open, and milvus-lite lets in one at a time: end it first (search.py serve, for "
                 "instance), or start `milvus-lite server` on the database and name it as milvus:http://127.0.0.1:19530."
             )
+        if not _opened[str(path)]:
+            _remove_torn_indexes(path)
+
+
+def _remove_torn_indexes(path: Path) -> None:
+    """Takes away what milvus-lite had half written when it was killed: it does not open such a database, and makes a missing
+    index anew from the rows, which are safe."""
+    for file in path.rglob(f"*{_FLAT_INDEX}"):
+        try:
+            np.load(file, mmap_mode="r")
+        except (ValueError, EOFError):
+            file.unlink()
 
 
 def _is_locked(path: Path) -> bool:

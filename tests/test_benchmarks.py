@@ -25,6 +25,7 @@ CALLS = {
     "training_step": "--sizes tiny --batch 6 --repetitions 1",
     "clip_step": f"{TINY} --batch 6",
     "explaining": TINY,
+    "onnx_speed": f"{TINY} --methods pspd",
     "itm_reranking": f"{TINY} --queries 3 --gallery 5 --candidates 4",
     "feature_extraction": f"{TINY} --images 3 --captions 5 --batch 2",
     "caption_generation": f"{TINY} --images 1 --max-length 12",

@@ -107,3 +107,17 @@ def test_killed_while_it_is_changed(tmp_path, place, published):
     assert report.indexed == 21
     assert encoded == ["101.png"]
     check(tmp_path / "index", pictures)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("kept", [0, 60, 200])
+def test_an_index_that_milvus_lite_had_half_written_is_made_anew(tmp_path, kept):
+    """It writes them in place; what they are made of is safe."""
+    pictures, store = draw_all(tmp_path / "pictures", 20), f"milvus:{tmp_path / 'gallery.db'}"
+    update(tmp_path / "index", pictures, named_store(store))
+    written = [*(tmp_path / "gallery.db").rglob("*.idx")]
+    for path in written:
+        os.truncate(path, kept)
+    assert written
+    check(tmp_path / "index", pictures)
+    assert update(tmp_path / "index", pictures, named_store(store))[1] == []
