@@ -102,6 +102,12 @@ def _of_images(known: Mapping[str, Content], images: Sequence[str], path: Path) 
     return found
 
 
+def named_tokenizer(kind: type[TextTokenizer], named: str) -> TextTokenizer:
+    """The vocabulary of a file, a folder, a hub's name or a checkpoint of this project (.pth)."""
+    path = located(named, vocabulary=kind.file)
+    return checkpoints.load_vocabulary(kind, path) if path.suffix == ".pth" else kind.load(path)
+
+
 def open_tokenizer(
     kind: type[TextTokenizer], named: str, captions: Sequence[str], directory: Path, size: int
 ) -> TextTokenizer:
@@ -114,8 +120,7 @@ def open_tokenizer(
         size: of a trained vocabulary, in entries.
     """
     if named:
-        path = located(named, vocabulary=kind.file)
-        return checkpoints.load_vocabulary(kind, path) if path.suffix == ".pth" else kind.load(path)
+        return named_tokenizer(kind, named)
     with distributed.main_first():
         if distributed.is_main() and not (directory / kind.file).exists():
             kind.train(list(captions), directory, vocab_size=size)

@@ -34,7 +34,7 @@ from engine.marks import Mark
 from engine.material import Material, compact, materials_of, report_identities
 from engine.pair_weights import PairWeights
 from engine.run import Run
-from engine.sources import open_dataset, open_tokenizer, say_what_is_cut
+from engine.sources import named_tokenizer, open_dataset, open_tokenizer, say_what_is_cut
 from engine.stage import Context
 from models.batch import Batch
 from models.methods.base import Method
@@ -94,8 +94,7 @@ def train_search(context: Context) -> None:
 def keep_released(context: Context, run: Run) -> None:
     """Zero-shot: the pre-trained weights are the model, and no training image or caption is read."""
     config = context.config
-    kind = method_class(config.model.method).tokenizer_class
-    tokenizer = kind.load(located(config.model.tokenizer, vocabulary=kind.file))
+    tokenizer = named_tokenizer(method_class(config.model.method).tokenizer_class, config.model.tokenizer)
     model = new_model(config, context.machine, tokenizer)
     source = load_released(model, config, run)
     if distributed.is_main():

@@ -10,6 +10,7 @@ import torch
 
 from engine import checkpoints
 from engine.sources import open_dataset
+from models import build_model
 from models.backbones.blip.retrieval import BlipRetrieval
 from models.backbones.blip.tokenizer import BlipTokenizer
 from tests.pipeline.mini import STAGES, Pipeline
@@ -84,6 +85,22 @@ def test_zero_shot_is_the_released_weights(pipeline, tmp_path):
     results = json.loads((pipeline.config.run_directory / "results.json").read_text("utf-8"))
     assert results["itm"] is not None
     assert results["trained_on"] == "nothing here"
+
+
+def test_zero_shot_from_a_checkpoint_with_its_vocabulary(pipeline, tmp_path):
+    tokenizer = BlipTokenizer.train(
+        ["a man in a red coat", "a woman with a black bag"] * 2, tmp_path / "words", 120
+    )
+    torch.manual_seed(7)
+    model = build_model("pspd", size="tiny", image_size=(48, 24), tokenizer=tokenizer)
+    start = tmp_path / "pretrained.pth"
+    checkpoints.save(start, checkpoints.describe(model, "pspd", "tiny"))
+    named = (f"model.pretrained={start}", f"model.tokenizer={start}")
+    open_dataset(pipeline.config)
+    for stage in ("train", "test"):
+        assert pipeline(stage, "--set", "train.supervision=zero-shot", *named) == 0, pipeline.messages
+    kept = weights_of(pipeline)
+    assert all(torch.equal(kept[name], value) for name, value in model.state_dict().items())
 
 
 def test_zero_shot_without_weights_is_refused(pipeline):
