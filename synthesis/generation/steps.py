@@ -104,9 +104,7 @@ def keep_whole_people(
     with folder.manifest("people") as store:
         mine = [cropped_path(image.path) for image in share(images, rank, world_size)]
         origin = {cropped_path(image.path): image.path for image in images}
-        todo = folder.lacking(store, mine)
-        done = 0
-        for batch in _batches(todo, batch_size):
+        for batch in _batches(folder.lacking(store, mine), batch_size, progress, "filter"):
             pictures = [folder.open_image(origin[path]) for path in batch]
             for path, picture, people in zip(batch, pictures, finder.people(pictures), strict=True):
                 reason = reason_against(people, confidence)
@@ -115,9 +113,6 @@ def keep_whole_people(
                     continue
                 folder.save_image(path, crop(picture, people[0]))
                 store.put(path, box=[round(float(edge), 1) for edge in people[0].box])
-            done += len(batch)
-            if progress:
-                progress("filter", done, len(todo))
 
 
 def crops_of(folder: SetFolder, images: Sequence[Planned]) -> list[str]:
@@ -151,16 +146,16 @@ def _make(
 ) -> None:
     known = {entry.path: entry for entry in entries}
     todo = [known[path] for path in folder.lacking(store, list(known))]
-    done = 0
-    for batch in _batches(todo, batch_size):
+    for batch in _batches(todo, batch_size, progress, step):
         for entry, picture in zip(batch, make(batch), strict=True):
             folder.save_image(entry.path, picture)
             store.put(entry.path, size=list(picture.size), **record(entry))
-        done += len(batch)
-        if progress:
-            progress(step, done, len(todo))
 
 
-def _batches(items: Sequence, size: int) -> Iterator[Sequence]:
+def _batches(items: Sequence, size: int, progress: Progress | None, step: str) -> Iterator[Sequence]:
+    """The items, so many at a time; progress hears of a batch when the next one is asked for, since it is on disk by then."""
     for start in range(0, len(items), size):
-        yield items[start : start + size]
+        batch = items[start : start + size]
+        yield batch
+        if progress:
+            progress(step, start + len(batch), len(items))
