@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.metrics import adjusted_rand_score
 from torch.nn.functional import avg_pool2d, normalize
 
 from benchmarks.measure import RESULTS, write_csv
@@ -26,6 +25,7 @@ from clustering.correction import correct_labels, matched_samples
 from clustering.pseudo_labels import Clusters, cluster
 from engine.config import Config, load_config
 from engine.feeds import ImageFeed
+from engine.labels import agreement_with
 from engine.opening import open_model
 from engine.sources import open_dataset
 from models.methods.base import Method
@@ -75,14 +75,6 @@ def encoded(
     return np.concatenate(fused), gallery.finished(), torch.cat(text_features)
 
 
-def agreement_of(labels: np.ndarray, identities: np.ndarray) -> float:
-    """ARI, noise as clusters of one."""
-    single = labels.copy()
-    noise = np.flatnonzero(single < 0)
-    single[noise] = single.max(initial=-1) + 1 + np.arange(len(noise))
-    return float(adjusted_rand_score(identities, single))
-
-
 def measured(
     clusters: Clusters, fused: np.ndarray, found: tuple[np.ndarray, np.ndarray], identities: np.ndarray
 ) -> list[dict[str, Any]]:
@@ -100,8 +92,8 @@ def measured(
                 "changed %": round(100 * float((after != clusters.labels).mean()), 1),
                 "noise before %": round(100 * float((clusters.labels < 0).mean()), 1),
                 "noise after %": round(100 * float((after < 0).mean()), 1),
-                "ARI before": round(agreement_of(clusters.labels, identities), 3),
-                "ARI after": round(agreement_of(after, identities), 3),
+                "ARI before": round(agreement_with(clusters.labels, identities)["ari"], 3),
+                "ARI after": round(agreement_with(after, identities)["ari"], 3),
             }
         )
     return rows

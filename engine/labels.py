@@ -266,13 +266,13 @@ def report(labels: PseudoLabels, identities: np.ndarray | None) -> dict[str, Any
             "size_max": int(sizes.max()) if len(sizes) else 0,
         }
         if identities is not None:
-            part |= _agreement(values, identities)
+            part |= agreement_with(values, identities)
         content[name] = part
     content["clusters"], content["noise"] = content["after"]["clusters"], content["after"]["noise"]
     return content
 
 
-def _agreement(labels: np.ndarray, identities: np.ndarray) -> dict[str, float]:
+def agreement_with(labels: np.ndarray, identities: np.ndarray) -> dict[str, float]:
     """NMI and ARI over all images, each noise image counted as a cluster of its own."""
     single = labels.copy()
     noise = np.flatnonzero(single < 0)
