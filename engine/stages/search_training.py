@@ -199,9 +199,7 @@ class SearchTraining:
         path, done = self.directory / SYNTHETIC, self.states / "synthetic.done"
         if not _steps_of(done):
             lesson = self._lesson(material, SYNTHETIC)
-            _, steps = self._train(
-                lesson, Place("synthetic"), material.labels(), self._schedule(synthetic=True)
-            )
+            steps = self._train(lesson, Place("synthetic"), material.labels(), self._schedule(synthetic=True))
             if distributed.is_main():
                 write_atomically(done, str(steps))
             distributed.barrier()
@@ -234,7 +232,7 @@ class SearchTraining:
         if not _steps_of(done):
             place = Place(f"round-{number}", number, self.steps_done)
             after = self.lesson.material.labels(labels.after)
-            _, steps = self._train(self.lesson, place, after, self._schedule())
+            steps = self._train(self.lesson, place, after, self._schedule())
             if distributed.is_main():
                 write_atomically(done, str(steps))
             distributed.barrier()
@@ -293,10 +291,8 @@ class SearchTraining:
         self.run.record("clusters", round=number, total_step=self.steps_done, **content)
         labels.save(path)
 
-    def _train(
-        self, lesson: Lesson, place: Place, labels: np.ndarray, schedule: Schedule
-    ) -> tuple[Method, int]:
-        """Train a fresh model on labels (N,), -1 left out; returns it and the number of steps."""
+    def _train(self, lesson: Lesson, place: Place, labels: np.ndarray, schedule: Schedule) -> int:
+        """Train a fresh model on labels (N,), -1 left out; returns the number of steps. The best one is kept in its file."""
         settings, material = self.config.train, lesson.material
         model = self.new_model()
         labels, count = compact(labels)
@@ -304,23 +300,7 @@ class SearchTraining:
         model.to(self.machine.device)
         if place.round == 0:
             say_what_is_cut(model.tokenizer, [caption.text for caption in material.captions], "training")
-        batches = PairBatches(
-            lesson.feed,
-            material.pairs(model.prepare(material.captions), labels),
-            settings.batch_size,
-            self.machine.world,
-            self.machine.device,
-            seed=self.config.seed,
-            name=place.phase,
-            erasing=settings.random_erasing,
-            padding=settings.crop_padding,
-            words=settings.word_dropout,
-            text_multiple=self.machine.text_multiple,
-            companions=model.wants_companions,
-            augmentation=settings.augmentation,
-            views=model.wants_views,
-            images_per_identity=settings.images_per_identity if settings.sampler == "identity" else None,
-        )
+        batches = self._batches(lesson, model, labels, place)
 
         def on_epoch(epoch: int, losses: dict[str, float], seconds: float) -> None:
             last = epoch + 1 == schedule.max_epoch
@@ -353,7 +333,28 @@ class SearchTraining:
             average=settings.average,
         )
         trainer.fit()
-        return model, batches.steps * schedule.max_epoch
+        return batches.steps * schedule.max_epoch
+
+    def _batches(self, lesson: Lesson, model: Method, labels: np.ndarray, place: Place) -> PairBatches:
+        """The lesson's pairs with labels (N,), as the model and the configuration want them."""
+        settings, material = self.config.train, lesson.material
+        return PairBatches(
+            lesson.feed,
+            material.pairs(model.prepare(material.captions), labels),
+            settings.batch_size,
+            self.machine.world,
+            self.machine.device,
+            seed=self.config.seed,
+            name=place.phase,
+            erasing=settings.random_erasing,
+            padding=settings.crop_padding,
+            words=settings.word_dropout,
+            text_multiple=self.machine.text_multiple,
+            companions=model.wants_companions,
+            augmentation=settings.augmentation,
+            views=model.wants_views,
+            images_per_identity=settings.images_per_identity if settings.sampler == "identity" else None,
+        )
 
     def _pair_weights(self, model: Method, batches: PairBatches, place: Place) -> PairWeights | None:
         kind, path = self.config.train.pair_weights, self.states / "pair_weights.pth"
