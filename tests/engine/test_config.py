@@ -256,6 +256,17 @@ def test_all_methods_have_the_same_budget_on_the_demo():
     assert {one.batch_size for one in (tsn, cada, ssan, *on_clip)} == {plain.batch_size}
 
 
+def test_from_the_pre_trained_start_methods_have_the_same_budget():
+    target = "configs/demo-pretrained.yaml"
+    plain = load_config(["configs/methods/pspd.yaml", target]).train
+    tsn, cada = (
+        load_config([f"configs/methods/{name}.yaml", target, f"configs/demo-pretrained/{name}.yaml"]).train
+        for name in ("tsn", "cada")
+    )
+    assert cada.max_epoch == plain.rounds * plain.max_epoch
+    assert (tsn.rounds, tsn.max_epoch) == (plain.rounds, 2 * plain.max_epoch)  # one caption per image, not two
+
+
 def test_digests_tell_sections_apart():
     first, second = load_config([], ["train.rounds=2"]), load_config([], ["train.rounds=3"])
     assert first.digest("train") != second.digest("train")
