@@ -149,9 +149,8 @@ class PreTrainConfig(Section):
 class GenTextConfig(Section):
     """Stage C: the captioner captions every training image twice."""
 
-    source: Literal["captioner", "pre_captions"] = (
-        "captioner"  # pre_captions: use stage A's texts as they are
-    )
+    # pre_captions: use stage A's texts as they are; both: those, and the captioner's for the images that have none
+    source: Literal["captioner", "pre_captions", "both"] = "captioner"
     batch_size: Positive = 32
     top_p: Annotated[float, Field(gt=0, le=1)] = 0.9
     top_k: Count = 0  # before the nucleus, as transformers' generate did with 50; 0: off

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
 
-from captioning.files import CAPTIONS, load_captions, store_beside
+from captioning.files import CAPTIONS, PRE_CAPTIONS, load_captions, load_pre_captions, store_beside
 from captioning.store import CaptionStore
 from engine import warm_up
 from engine.building import reads_captions, supervision
@@ -39,6 +41,18 @@ def not_needed(config: Config, stage: str) -> bool:
     return True
 
 
+def kept_of_stage_a(config: Config, images: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Stage A's captions that stage C keeps as they are, by image; none where the captioner describes all.
+
+    Raises:
+        UserError: they are wanted, and stage A has not run.
+    """
+    if config.gen_text.source == "captioner":
+        return {}
+    known = load_pre_captions(config.caption_directory / PRE_CAPTIONS)
+    return {image: asdict(known[image]) for image in images if image in known}
+
+
 def captions_are_there(config: Config, images: Sequence[str]) -> bool:
     """True when stage C's captions of all these images are known: generated before, imported, or put there by hand.
 
@@ -47,5 +61,6 @@ def captions_are_there(config: Config, images: Sequence[str]) -> bool:
     path = config.caption_directory / CAPTIONS
     store = CaptionStore(store_beside(path))
     if len(store):
-        return not store.missing(images)
+        kept = kept_of_stage_a(config, images)
+        return not store.missing([image for image in images if image not in kept])
     return path.exists() and load_captions(path).keys() >= set(images)

@@ -7,7 +7,6 @@ that gender. An image is encoded once for both; its text depends on the seed and
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,9 +18,7 @@ from tqdm import tqdm
 from captioning.backends import make_backend
 from captioning.files import (
     CAPTIONS,
-    PRE_CAPTIONS,
     Caption,
-    load_pre_captions,
     store_beside,
     write_captions,
 )
@@ -41,7 +38,7 @@ from engine.seeds import seed_of
 from engine.sources import open_dataset, training_images
 from engine.stage import Context, set_aside
 from engine.stages.asking import progress_bar
-from engine.stages.caption_needs import captions_are_there, not_needed
+from engine.stages.caption_needs import captions_are_there, kept_of_stage_a, not_needed
 from models import Captioner
 from retrieval.memory import in_portions
 
@@ -71,23 +68,26 @@ def caption_images(context: Context) -> None:
     if not store_beside(path).exists() and captions_are_there(config, images):
         LOGGER.info("%s: not needed, %s has captions of all images and is used as it is.", STAGE, path)
     else:
-        if config.gen_text.source == "captioner":
-            records = _generated(context, images, dataset.image_root)
+        kept = kept_of_stage_a(config, images)
+        if config.gen_text.source == "pre_captions":
+            records: Mapping[str, Record] = kept
         else:
-            known = load_pre_captions(path.with_name(PRE_CAPTIONS))
-            records = {image: asdict(known[image]) for image in images if image in known}
+            records = kept | _generated(context, images, kept, dataset.image_root)
         if distributed.is_main():
             _write(context, records, path)
         distributed.barrier()
     mark.set()
 
 
-def _generated(context: Context, images: list[str], image_root: Path) -> dict[str, Record]:
-    """The records of all images that have captions; what the store has already is not generated again."""
+def _generated(
+    context: Context, images: list[str], kept: Mapping[str, Record], image_root: Path
+) -> dict[str, Record]:
+    """The records of all images but the ``kept`` ones that have captions; what the store has is not generated again."""
     path = store_beside(context.config.caption_directory / CAPTIONS)
     context.compute_in(path.parent)
     with CaptionStore(path) as store:
-        missing = set(store.missing(images))
+        wanted = [image for image in images if image not in kept]
+        missing = set(store.missing(wanted))
         LOGGER.info("Stage C: captioning %d images (%d are done).", len(missing), len(images) - len(missing))
         # By position, not by turns: the other processes may have written since this one read the store.
         world = context.machine.world
@@ -98,11 +98,11 @@ def _generated(context: Context, images: list[str], image_root: Path) -> dict[st
         distributed.barrier()
         context.check_stop()
         store.refresh()  # what all processes have written
-        records = {image: store.get(image) for image in images if store.status(image) == "done"}
-    if len(records) < len(images):
+        records = {image: store.get(image) for image in wanted if store.status(image) == "done"}
+    if len(records) < len(wanted):
         LOGGER.warning(
             "%d of %d images have no usable caption and are left out.",
-            len(images) - len(records),
+            len(wanted) - len(records),
             len(images),
         )
     return records

@@ -264,7 +264,10 @@ def test_from_the_pre_trained_start_methods_have_the_same_budget():
         for name in ("tsn", "cada")
     )
     assert cada.max_epoch == plain.rounds * plain.max_epoch
-    assert (tsn.rounds, tsn.max_epoch) == (plain.rounds, 2 * plain.max_epoch)  # one caption per image, not two
+    assert (tsn.rounds, tsn.max_epoch) == (
+        plain.rounds,
+        2 * plain.max_epoch,
+    )  # one caption per image, not two
 
 
 def test_digests_tell_sections_apart():

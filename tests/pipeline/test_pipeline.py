@@ -13,7 +13,14 @@ import pytest
 import torch
 from PIL import Image
 
-from captioning.files import Caption, PreCaption, load_captions, write_captions, write_pre_captions
+from captioning.files import (
+    Caption,
+    PreCaption,
+    load_captions,
+    load_pre_captions,
+    write_captions,
+    write_pre_captions,
+)
 from captioning.store import CaptionStore
 from data import load_dataset
 from engine import checkpoints
@@ -247,6 +254,20 @@ def test_stage_a_as_the_source_needs_no_captioner(pipeline, tmp_path):
         assert pipeline(stage, *choice) == 0, pipeline.messages
         assert pipeline.said("not needed") == (stage == "pre_train")
     assert len(load_captions(tmp_path / "captions" / "captions.json")) == 24
+
+
+def test_the_sample_keeps_the_captions_of_stage_a_where_both_are_asked_for(pipeline, tmp_path):
+    choice = ("--set", "gen_text.source=both")
+    for stage in STAGES[:3]:
+        assert pipeline(stage, *choice) == 0, pipeline.messages
+    sampled = load_pre_captions(tmp_path / "captions" / "pre_captions.json")
+    captions = load_captions(tmp_path / "captions" / "captions.json")
+    assert 0 < len(sampled) < len(captions) == 24
+    for image, own in sampled.items():
+        assert captions[image].base_caption == own.base_caption
+        assert captions[image].styled_caption == own.styled_caption
+    written = CaptionStore(tmp_path / "captions" / "captions.jsonl")
+    assert {image for image in captions if written.status(image)} == captions.keys() - sampled.keys()
 
 
 def test_supervised_training_needs_no_captions(pipeline, tmp_path):
