@@ -66,7 +66,8 @@ def check_model(config: Config) -> None:
     Raises:
         UserError: no such method or size, or a setting or option that neither the method nor its backbone has or a value of
             it that they know to be wrong, or weights of pairs for a method that does not weigh them, or data that do not go
-            with the supervision, or a first token of matched texts for a method that matches none.
+            with the supervision, or a first token of matched texts for a method that matches none, or encoders frozen at
+            random weights.
     """
     settings, kind = config.model, method_class(config.model.method)
     if settings.size not in kind.sizes:
@@ -86,6 +87,10 @@ def check_model(config: Config) -> None:
     if config.train.pair_weights != "none" and not kind.weighs_pairs:
         raise UserError(
             f"The losses of the method '{settings.method}' do not weigh pairs: set train.pair_weights to none."
+        )
+    if settings.pretrained == "" and config.train.frozen and not config.train.warm_up.max_epoch:
+        raise UserError(
+            "train.frozen would keep random weights: name weights in model.pretrained, or let a train.warm_up come first."
         )
     if config.correction.first_token != "enc" and not kind.has_matching:
         raise UserError(

@@ -82,6 +82,8 @@ class TrainConfig(Section):
     average: Decay = (
         0.0  # of the weights over the steps, evaluated, kept and labelled with instead of the last; 0: none
     )
+    # Encoders that stay as they start, with their projections (docs/training.md); no warm-up or synthetic training heeds it
+    frozen: list[Literal["image", "text"]] = Field(default_factory=list)
     warm_up: WarmUpConfig = Field(default_factory=WarmUpConfig)
     k_test: Positive = 16
     evaluate_every: Positive = 1  # epochs between evaluations on val

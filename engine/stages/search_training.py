@@ -297,6 +297,8 @@ class SearchTraining:
         model = self.new_model()
         labels, count = compact(labels)
         model.set_identities(count)
+        if place.phase != "synthetic":
+            model.freeze(settings.frozen)
         model.to(self.machine.device)
         if place.round == 0:
             say_what_is_cut(model.tokenizer, [caption.text for caption in material.captions], "training")

@@ -5,8 +5,9 @@ The loop knows nothing else of a method; a method knows nothing of the loop.
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -19,6 +20,7 @@ from models.texts import TextBatch, TextTokenizer
 from models.world import World
 
 View = Literal["same", "strong"]
+Encoder = Literal["image", "text"]
 
 
 class Method(nn.Module, ABC):
@@ -43,6 +45,8 @@ class Method(nn.Module, ABC):
         sizes: the sizes it comes in, by name.
         tokenizer_class: makes its texts.
         pixel_mean, pixel_std: per colour, of pixels in 0..1; `interpolation`: how images are resized for it.
+        encoders: patterns of the names that each encoder's weights begin with, its projection's included. What reads both
+            sides, such as BLIP's cross-attention, belongs to neither.
         load_pretrained: a method, path -> report, that fills the model with released weights.
         word_maps: a method, (images, captions) -> `models.word_maps.WordMaps` of each pair.
     """
@@ -62,6 +66,7 @@ class Method(nn.Module, ABC):
     pixel_mean: ClassVar[tuple[float, float, float]]
     pixel_std: ClassVar[tuple[float, float, float]]
     interpolation: ClassVar[Literal["bilinear", "bicubic"]]
+    encoders: ClassVar[Mapping[Encoder, str]]
 
     precision: torch.dtype = torch.float32  # of the body; who puts the model on a device says it
     _world: World = World()
@@ -138,6 +143,13 @@ class Method(nn.Module, ABC):
     def learning_rate_factor(self, parameter_name: str) -> float:
         """By how much a parameter's learning rate differs from the run's."""
         return 1.0
+
+    def freeze(self, encoders: Iterable[Encoder]) -> None:
+        """Keep the weights of these encoders as they are: training goes on with the others."""
+        patterns = [self.encoders[encoder] for encoder in encoders]
+        for name, parameter in self.named_parameters():
+            if any(re.match(pattern, name) for pattern in patterns):
+                parameter.requires_grad_(False)
 
     def parameter_groups(
         self, lr: float, weight_decay: float, decay_vectors: bool = False

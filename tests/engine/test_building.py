@@ -144,3 +144,14 @@ def test_the_captioners_dropout_is_its_own(config, tokenizer):
     assert not varies()
     config.pre_train.dropout = None
     assert varies()
+
+
+def test_nothing_random_is_frozen():
+    weightless = ["model.pretrained=''", "train.frozen=[text]"]
+    config = load_config(["configs/methods/pspd.yaml", "configs/cuhk.yaml"], weightless)
+    with pytest.raises(
+        UserError, match=r"train\.frozen would keep random weights: name weights in model\.pretrained"
+    ):
+        check_model(config)
+    check_model(load_config(["configs/methods/pspd.yaml", "configs/demo.yaml"], ["train.frozen=[text]"]))
+    check_model(load_config(["configs/methods/pspd.yaml", "configs/cuhk.yaml"], ["train.frozen=[image]"]))

@@ -39,6 +39,35 @@ def test_every_parameter_learns(method, words):
     assert idle == []  # a parameter without gradient would stop training on several processes
 
 
+@pytest.mark.parametrize("encoder", ["image", "text"])
+@pytest.mark.parametrize("method", example.all_methods())
+def test_a_frozen_encoder_gives_the_features_it_began_with_after_a_step(method, encoder, words):
+    model = example.model(method, words)
+    model.freeze([encoder])
+    batch = example.batch(model, LABELS)
+
+    def features() -> dict[str, torch.Tensor]:
+        with torch.no_grad():
+            model.eval()
+            return {"image": model.encode_images(batch.images)[1], "text": model.encode_texts(batch.texts)[1]}
+
+    before = features()
+    sum(model.train().losses(batch).values()).backward()
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    assert all(parameter.grad is not None for parameter in learning)
+    with torch.no_grad():
+        for parameter in learning:
+            parameter -= 0.1 * parameter.grad
+    after = features()
+    other = "text" if encoder == "image" else "image"
+    assert not torch.equal(before[other], after[other])
+    if method not in ("ssan", "rde"):  # their features end in layers of neither encoder, which go on learning
+        assert torch.equal(before[encoder], after[encoder])
+    assert {name for name, p in model.named_parameters() if not p.requires_grad} == {
+        name for name, p in model.named_parameters() if p.grad is None
+    }
+
+
 @pytest.mark.parametrize("method", example.all_methods())
 def test_a_batch_of_one_label_has_no_negatives(method, words):
     model = example.model(method, words)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +49,10 @@ class BlipRetrieval(nn.Module):
     interpolation = "bilinear"
     has_matching = True
     encoder_prefixes = ("visual_encoder.", "text_encoder.")
+    encoders: ClassVar[Mapping[str, str]] = {
+        "image": r"visual_encoder\.|vision_proj\.",
+        "text": r"text_(encoder|proj)\.(?!.*crossattention)",
+    }
 
     def __init__(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +45,10 @@ class ClipRetrieval(nn.Module):
     pixel_std = (0.26862954, 0.26130258, 0.27577711)
     interpolation = "bicubic"
     encoder_prefixes = ("visual.", "text.", "image_projection.", "text_projection.")
+    encoders: ClassVar[Mapping[str, str]] = {
+        "image": r"visual\.|image_projection\.",
+        "text": r"text(_projection)?\.",
+    }
 
     def __init__(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -50,6 +50,10 @@ class ResNetLstm(nn.Module):
     pixel_mean = pixel_std = (0.5, 0.5, 0.5)
     interpolation = "bicubic"
     encoder_prefixes = (ENCODER,)
+    encoders: ClassVar[Mapping[str, str]] = {
+        "image": r"image_encoder\.",
+        "text": r"text_encoder\.",
+    }  # the projections are shared
 
     def __init__(
         self,
