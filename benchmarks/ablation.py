@@ -37,6 +37,7 @@ from retrieval.results import METRICS
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).parent / "results"
+DEMO = ROOT / "configs" / "demo.yaml"
 CAPTIONS = "captions"  # the run that makes a seed's captions
 USAGE = "usage.jsonl"  # in a run's folder: what each start of a stage took
 
@@ -90,12 +91,14 @@ class Study:
     Attributes:
         name: of the table's file.
         prepare: called with PSPD's configuration and the seeds before anything runs.
+        target: the configuration of the data set that it is made for.
     """
 
     name: str
     variants: Mapping[str, Variant]
     description: str
     prepare: Callable[[Config, Sequence[int]], None] | None = None
+    target: Path = DEMO
 
 
 ABLATION = Study("ablation", VARIANTS, __doc__)
@@ -443,7 +446,7 @@ def _parser(study: Study) -> argparse.ArgumentParser:
     parser.add_argument("--jobs", type=int, default=1, help="runs side by side")
     parser.add_argument("--threads", type=int, default=1, help="of each run")
     parser.add_argument("--force", action="store_true", help="do the chosen runs again, not their captions")
-    parser.add_argument("--config", type=Path, default=ROOT / "configs" / "demo.yaml", help="of the data set")
+    parser.add_argument("--config", type=Path, default=study.target, help="of the data set")
     parser.add_argument(
         "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", dest="overrides"
     )
