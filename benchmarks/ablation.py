@@ -6,7 +6,9 @@
 
 Each run starts the entry scripts as a user does and writes `output/ablation-<variant>-seed<N>`. The captions of a seed are
 made once and shared by its variants, and so is the warm-up that belongs to them. Finished runs are skipped; ctrl-C and
-SIGTERM stop all runs, which save, and the same command goes on. Results: `benchmarks/results/ablation-<data>-cpu-<torch>.csv`.
+SIGTERM stop all runs, which save, and the same command goes on. Results: `benchmarks/results/ablation-<data>-cpu-<torch>.csv`;
+rows of runs that are not here stay in it. Every run also records what its epoch that is best on test would have reported,
+which changes nothing else.
 """
 
 from __future__ import annotations
@@ -32,13 +34,15 @@ from engine.building import captioner_method
 from engine.config import Config, load_config
 from engine.marks import CAPTION_STAGES, Mark
 from engine.results import MSM, results_path
-from engine.several_seeds import ROWS, is_finished, spread
+from engine.several_seeds import IF_SELECTED_ON_TEST, ROWS, is_finished, spread
 from retrieval.results import METRICS
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).parent / "results"
 DEMO = ROOT / "configs" / "demo.yaml"
 CAPTIONS = "captions"  # the run that makes a seed's captions
+RELEASED_CAPTIONS = "captions-released"  # those of released settings
+ALSO = "test.also_select_on_test=true"  # of every run: neither weights nor results depend on it
 USAGE = "usage.jsonl"  # in a run's folder: what each start of a stage took
 
 
@@ -46,16 +50,28 @@ USAGE = "usage.jsonl"  # in a run's folder: what each start of a stage took
 class Variant:
     """A setting that is compared: the method's and the data set's configuration, and what differs from them.
 
-    In `settings`, {epochs} stands for as many as PSPD's rounds together, {seed} for the run's, {output} for the folder of runs.
+    In `settings`, {epochs} stands for as many as PSPD's rounds together, {each} for those of one round, {seed} for the run's,
+    {output} for the folder of runs, {data} for the data set's and {captions} for that of the seed's captions.
+
+    Attributes:
+        captions: whether it needs those of its seed.
+        released: whether it is read with `configs/released/<method>.yaml`; its captions are released ones, too.
+        after: another variant, whose run with the same seed it reads.
     """
 
     title: str
     method: str = "pspd"
     settings: tuple[str, ...] = ()
     stages: tuple[str, ...] = ("train", "test")
-    captions: bool = True  # whether it needs those of its seed
+    captions: bool = True
+    released: bool = False
+    after: str = ""
 
 
+CAPTION_TITLES = {
+    CAPTIONS: "captions (stages 1 to 3)",
+    RELEASED_CAPTIONS: "captions with released settings (stages 1 to 3)",
+}
 VARIANTS = {
     "pspd": Variant("PSPD"),
     "no-correction": Variant("without label correction", settings=("correction.enabled=false",)),
@@ -113,7 +129,11 @@ class Run:
     files: list[Path]
     settings: list[str]
     stages: list[str]
-    needs: str = ""  # another run's label
+    needs: tuple[str, ...] = ()  # other runs' labels
+
+    @property
+    def makes_captions(self) -> bool:
+        return self.name in (CAPTIONS, RELEASED_CAPTIONS)
 
     @property
     def label(self) -> str:
@@ -135,16 +155,21 @@ class Run:
             UserError: they are done with other settings, so its results would not be those of this configuration; or
                 captions are there whose warm-up is not, and runs side by side would each make it.
         """
-        if self.name == CAPTIONS:
+        if self.makes_captions:
             _check_warm_up(self.config)
-        marks = _marks(self.config, self.name == CAPTIONS)
+        marks = _marks(self.config, self.makes_captions)
         for mark in marks:
             if changed := mark.changes():
                 raise UserError(
                     f"{mark.path} was finished with other settings ({'; '.join(changed[:5])}): remove {mark.path.parent} "
                     f"or run python -m benchmarks.ablation --force with the variants and seeds that are to be run again."
                 )
-        return all(m.changes() == [] for m in marks) if self.name == CAPTIONS else is_finished(self.config)
+        return all(m.changes() == [] for m in marks) if self.makes_captions else is_finished(self.config)
+
+    def command(self, stage: str) -> list[str]:
+        """How a stage of it is started."""
+        script = str(ROOT / f"{stage}.py")
+        return [sys.executable, script, "--config", *map(str, self.files), "--set", *self.settings]
 
 
 def _check_warm_up(config: Config) -> None:
@@ -161,10 +186,18 @@ def _marks(config: Config, captions: bool) -> list[Mark]:
     return [Mark.of(stage, config) for stage in (CAPTION_STAGES if captions else ("train",))]
 
 
-def config_files(target: Path, method: str) -> list[Path]:
-    """The files that train.bash reads for a data set and a method, later ones win."""
-    both = target.with_suffix("") / f"{method}.yaml"
-    return [ROOT / "configs" / "methods" / f"{method}.yaml", target, *([both] if both.is_file() else [])]
+def config_files(target: Path, method: str, released: bool = False) -> list[Path]:
+    """The files that train.bash reads for a data set and a method, later ones win.
+
+    Args:
+        released: with what the method's released code does otherwise, and what that needs on this data set.
+    """
+    configs, folder = ROOT / "configs", target.with_suffix("")
+    files = [configs / "methods" / f"{method}.yaml", target]
+    both = [folder / f"{method}.yaml"]
+    if released:
+        both += [configs / "released" / f"{method}.yaml", folder / "released.yaml"]
+    return [*files, *(path for path in both if path.is_file())]
 
 
 def planned_runs(
@@ -175,26 +208,37 @@ def planned_runs(
     threads: int,
     variants: Mapping[str, Variant] = VARIANTS,
 ) -> list[Run]:
-    """The runs of these variants and seeds, captions before what needs them."""
+    """The runs of these variants and seeds, each behind what it needs, which is planned with it."""
     plain = load_config(config_files(target, "pspd"), settings)
-    epochs = plain.train.rounds * plain.train.max_epoch  # what a run of PSPD takes after its warm-up
+    rounds, each = plain.train.rounds, plain.train.max_epoch
+    known: dict[str, Any] = {
+        "epochs": rounds * each,
+        "each": each,
+        "output": plain.output,
+        "data": plain.dataset.root,
+    }
+    wanted = dict.fromkeys(other for name in names for other in (variants[name].after, name) if other)
     runs = []
     for seed in seeds:
-        common = [*settings, f"seed={seed}", f"runtime.threads={threads}"]
-        captions = Run(CAPTIONS, seed, config_files(target, "pspd"), common, list(CAPTION_STAGES))
-        if any(variants[name].captions for name in names):
-            runs.append(captions)
-        for name in names:
+        common = [ALSO, *settings, f"seed={seed}", f"runtime.threads={threads}"]
+        for released, captions in ((False, CAPTIONS), (True, RELEASED_CAPTIONS)):
+            if any(variants[name].captions and variants[name].released == released for name in wanted):
+                files = config_files(target, "pspd", released)
+                runs.append(Run(captions, seed, files, common, list(CAPTION_STAGES)))
+        known["captions"] = load_config(config_files(target, "pspd"), common).caption_directory
+        for name in wanted:
             variant = variants[name]
-            own = [text.format(epochs=epochs, seed=seed, output=plain.output) for text in variant.settings]
+            own = [text.format(**known, seed=seed) for text in variant.settings]
+            captions = RELEASED_CAPTIONS if variant.released else CAPTIONS
+            needs = [captions] * variant.captions + [variant.after] * bool(variant.after)
             runs.append(
                 Run(
                     name,
                     seed,
-                    config_files(target, variant.method),
+                    config_files(target, variant.method, variant.released),
                     [*common, f"run=ablation-{name}-seed{seed}", *own],
                     list(variant.stages),
-                    captions.label if variant.captions else "",
+                    tuple(f"{other}-seed{seed}" for other in needs),
                 )
             )
     return runs
@@ -217,7 +261,7 @@ class Scheduler:
         self.waiting = list(runs)
         self.left = {run.label: list(run.stages) for run in self.waiting}
         self.jobs, self.threads = jobs, threads
-        self.force = {run.label for run in self.waiting if force and run.name != CAPTIONS}
+        self.force = {run.label for run in self.waiting if force and not run.makes_captions}
         self.unfinished = set(self.left)  # labels that others wait for
         self.failed: set[str] = set()
         self.running: dict[int, Started] = {}
@@ -243,17 +287,16 @@ class Scheduler:
 
     def _start_ready(self) -> None:
         for run in list(self.waiting):
-            if run.needs in self.failed:
+            if failed := self.failed.intersection(run.needs):
                 self.waiting.remove(run)
-                self._fail(run, f"its captions ({run.needs}) failed")
-            elif len(self.running) < self.jobs and run.needs not in self.unfinished:
+                self._fail(run, f"what it needs ({', '.join(sorted(failed))}) failed")
+            elif len(self.running) < self.jobs and not self.unfinished.intersection(run.needs):
                 self.waiting.remove(run)
                 self._start(run)
 
     def _start(self, run: Run) -> None:
         stage = self.left[run.label][0]
-        command = [sys.executable, str(ROOT / f"{stage}.py"), "--config", *map(str, run.files)]
-        command += ["--set", *run.settings]
+        command = run.command(stage)
         run.directory.mkdir(parents=True, exist_ok=True)
         if run.label in self.force and stage == "train":
             command.append("--force")
@@ -312,7 +355,7 @@ def rows_of(run: Run) -> list[dict[str, Any]]:
         "cpu_minutes": round(sum(record["cpu_seconds"] for record in usage) / 60, 2),
         "peak_mib": max(record["peak_mib"] for record in usage),
     }
-    if run.name == CAPTIONS:
+    if run.makes_captions:
         return [row]
     rows = []
     for path in (results_path(run.config), results_path(run.config, MSM)):
@@ -323,10 +366,22 @@ def rows_of(run: Run) -> list[dict[str, Any]]:
             computed = found.get("computed", {})  # results of version 0.1 lack it
             where = {name: computed.get(name, "") for name in ("processor", "precision", "linear")}
             where["processor_features"] = " ".join(computed.get("features", ()))
-            rows.append({**row, **told, **scores, **where})
+            rows.append({**row, **told, **scores, **_if_selected_on_test(found), **where})
     return rows
 
 
+def _if_selected_on_test(found: Mapping[str, Any]) -> dict[str, float]:
+    """What the run's epoch that is best on test would have reported, under names that can't be taken for results."""
+    best = found.get(IF_SELECTED_ON_TEST) or {}
+    return {
+        f"{ON_TEST}{kind}_{name}": best[kind][name]
+        for kind in ROWS
+        if best.get(kind)
+        for name in ("r1", "mAP")
+    }
+
+
+ON_TEST = f"{IF_SELECTED_ON_TEST}_"
 COLUMNS = [
     "variant",
     "seed",
@@ -335,6 +390,7 @@ COLUMNS = [
     "protocol",
     "selected_on",
     *(f"{kind}_{name}" for kind in ROWS for name in METRICS),
+    *(f"{ON_TEST}{kind}_{name}" for kind in ROWS for name in ("r1", "mAP")),
     "minutes",
     "cpu_minutes",
     "peak_mib",
@@ -353,6 +409,34 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     temporary.replace(path)
 
 
+def read_csv(path: Path) -> list[dict[str, Any]]:
+    """The rows of a results file, numbers as numbers; none where there is no file. Columns that it lacks are empty."""
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8") as stream:
+        return [
+            dict.fromkeys(COLUMNS, "") | {name: _value(text) for name, text in row.items()}
+            for row in csv.DictReader(stream)
+        ]
+
+
+def _value(text: str) -> Any:
+    try:
+        return float(text) if "." in text else int(text)
+    except ValueError:
+        return text
+
+
+def merged(
+    old: Iterable[Mapping[str, Any]], new: Sequence[Mapping[str, Any]], variants: Iterable[str]
+) -> list[Mapping[str, Any]]:
+    """New rows, and those of runs that they say nothing about, which were made elsewhere: by seed, then as `variants` are."""
+    known = {(row["variant"], row["seed"]) for row in new}
+    rows = [*(row for row in old if (row["variant"], row["seed"]) not in known), *new]
+    order = {name: place for place, name in enumerate((*CAPTION_TITLES, *variants))}
+    return sorted(rows, key=lambda row: (row["seed"], order.get(row["variant"], len(order))))
+
+
 def table(rows: Sequence[Mapping[str, Any]], variants: Mapping[str, Variant] = VARIANTS) -> str:
     """Mean and spread over the seeds, as a Markdown table."""
     lines = [
@@ -364,7 +448,7 @@ def table(rows: Sequence[Mapping[str, Any]], variants: Mapping[str, Variant] = V
         groups.setdefault((row["variant"], row.get("protocol", "")), []).append(row)
     for (name, protocol), found in groups.items():
         metrics = [spread_text([row.get(key) for row in found]) for key in ("itc_r1", "itm_r1", "itm_mAP")]
-        title = variants[name].title if name in variants else "captions (stages 1 to 3)"
+        title = variants[name].title if name in variants else CAPTION_TITLES.get(name, name)
         seeds = " ".join(str(row["seed"]) for row in found)
         minutes = sum(row["minutes"] for row in found) / len(found)
         peak = max(row["peak_mib"] for row in found)
@@ -384,6 +468,22 @@ def spread_text(values: Sequence[float | str | None]) -> str:
     return f"{found['mean']:.2f} ± {found['std']:.2f} ({found['min']:.2f} to {found['max']:.2f})"
 
 
+def on_test_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What runs would have reported as Rank-1 with their epochs chosen on test, and what the same runs do report.
+
+    "33.38 instead of 33.00 (seeds 0 2)", by the ranking that chooses epochs; empty where no run recorded it.
+    """
+    known = [row for row in rows if row.get(f"{ON_TEST}itc_r1", "") != ""]
+    if not known:
+        return ""
+    kind = "itc" if any(row["itm_r1"] == "" for row in known) else "itm"
+    chosen, honest = (
+        sum(row[f"{prefix}{kind}_r1"] for row in known) / len(known) for prefix in (ON_TEST, "")
+    )
+    seeds = " ".join(str(row["seed"]) for row in known)
+    return f"{chosen:.2f} instead of {honest:.2f} (seed{'s' * (len(known) > 1)} {seeds})"
+
+
 def main(arguments: Sequence[str] | None = None, study: Study = ABLATION) -> int:
     """Run, write the CSV, print the table; returns the exit status."""
     options = _parser(study).parse_args(arguments)
@@ -401,7 +501,7 @@ def main(arguments: Sequence[str] | None = None, study: Study = ABLATION) -> int
             options.threads,
             study.variants,
         )
-        todo = [run for run in runs if (options.force and run.name != CAPTIONS) or not run.finished()]
+        todo = [run for run in runs if (options.force and not run.makes_captions) or not run.finished()]
         print(f"{len(runs) - len(todo)} runs are finished, {len(todo)} to do.", flush=True)
         failed = Scheduler(todo, options.jobs, options.threads, options.force).work()
     except KeyboardInterrupt:
@@ -421,6 +521,7 @@ def main(arguments: Sequence[str] | None = None, study: Study = ABLATION) -> int
         device = "cuda" if torch.cuda.is_available() else "cpu"
         version = torch.__version__.split("+")[0]
         path = options.results / f"{study.name}-{plain.dataset.label}-{device}-{version}.csv"
+        rows = merged(read_csv(path), rows, study.variants)
         write_csv(path, rows)
         print(f"{table(rows, study.variants)}\n\n{path}")
     return 130 if stopped else int(bool(failed))

@@ -26,6 +26,7 @@ from engine.marks import CAPTION_STAGES, IMAGE_STAGE, Mark, differences
 from engine.results import MSM, PLAIN, PROTOCOLS, are_up_to_date, results_path
 from retrieval.results import METRICS, TITLES, write_atomically
 
+IF_SELECTED_ON_TEST = "if_selected_on_test"  # beside results, where every run has it
 ROWS = {"itc": "features alone", "itm": "with ITM re-ranking"}
 # What all runs of a summary have in common; the rest of a results.json is what is summarised.
 SHARED = ("dataset", "method", "split", "protocol", "selected_on", "queries", "gallery")
@@ -119,12 +120,21 @@ def summarise(configs: Mapping[int, Config], protocol: str = PLAIN) -> dict[str,
         "runs": [str(config.run_directory) for config in configs.values()],
     }
     content["training_minutes"] = spread([training_minutes(config) for config in configs.values()])
-    for row in ROWS:
-        if first[row] is None:
-            content[row] = None
-            continue
-        content[row] = {name: spread([found[row][name] for found in results.values()]) for name in METRICS}
+    content |= _spreads(list(results.values()))
+    best = [found.get(IF_SELECTED_ON_TEST) for found in results.values()]
+    if all(best):
+        content[IF_SELECTED_ON_TEST] = _spreads(best)
     return content
+
+
+def _spreads(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Every metric's spread over the results, features alone and re-ranked; None for what nothing is re-ranked in."""
+    return {
+        row: None
+        if results[0][row] is None
+        else {name: spread([found[row][name] for found in results]) for name in METRICS}
+        for row in ROWS
+    }
 
 
 def training_minutes(config: Config) -> float:
@@ -153,10 +163,12 @@ def table(content: Mapping[str, Any]) -> str:
         f"({' '.join(map(str, content['seeds']))}), {content['split']} split, protocol {content['protocol']}, "
         f"selected on {content['selected_on']}, {content['queries']} queries, {content['gallery']} images"
     )
-    lines = [head, " " * 40 + "".join(TITLES[name].rjust(9) for name in METRICS)]
-    for row, title in ROWS.items():
-        if content[row] is None:
-            continue
+    on_test = content.get(IF_SELECTED_ON_TEST) or {}
+    rows = [(title, content[row]) for row, title in ROWS.items() if content[row]]
+    rows += [(f"chosen on test: {title}", on_test[row]) for row, title in ROWS.items() if on_test.get(row)]
+    width = max(20, *(len(title) + 1 for title, _ in rows))
+    lines = [head, " " * (width + 20) + "".join(TITLES[name].rjust(9) for name in METRICS)]
+    for title, metrics in rows:
         for key, words in (
             ("mean", "mean"),
             ("std", "standard deviation"),
@@ -164,9 +176,9 @@ def table(content: Mapping[str, Any]) -> str:
             ("max", "greatest"),
         ):
             label = title if key == "mean" else ""
-            values = (content[row][name][key] for name in METRICS)
+            values = (metrics[name][key] for name in METRICS)
             numbers = "".join("        -" if value is None else f"{value:9.2f}" for value in values)
-            lines.append(f"{label:<20}{words:<20}{numbers}")
+            lines.append(f"{label:<{width}}{words:<20}{numbers}")
     return "\n".join(lines)
 
 

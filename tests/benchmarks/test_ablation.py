@@ -51,8 +51,8 @@ def test_variants_of_a_seed_share_its_captions_and_wait_for_them():
         captions = runs[f"captions-seed{seed}"]
         assert captions.config.caption_directory == runs[f"pspd-seed{seed}"].config.caption_directory
         assert captions.config.captioner_directory == runs[f"tsn-seed{seed}"].config.captioner_directory
-        assert runs[f"pspd-seed{seed}"].needs == runs[f"tsn-seed{seed}"].needs == captions.label
-        assert runs[f"cada-seed{seed}"].needs == ""
+        assert runs[f"pspd-seed{seed}"].needs == runs[f"tsn-seed{seed}"].needs == (captions.label,)
+        assert runs[f"cada-seed{seed}"].needs == ()
     assert list(runs_of(["cada", "labels"])) == ["cada-seed0", "labels-seed0"]
 
 
@@ -120,7 +120,7 @@ class Script:
         for name in ("one", "two"):
             (folder / f"{name}.py").write_text(body, "utf-8")
 
-    def run(self, name: str, stages: list[str], needs: str = "") -> ablation.Run:
+    def run(self, name: str, stages: list[str], *needs: str) -> ablation.Run:
         settings = [f"output={self.folder}/output", f"run={name}"]
         return ablation.Run(name, 0, [DEMO], settings, stages, needs)
 

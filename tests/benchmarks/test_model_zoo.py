@@ -8,11 +8,12 @@ import json
 import pytest
 
 from benchmarks import model_zoo
-from benchmarks.ablation import COLUMNS, VARIANTS, spread_text, write_csv
+from benchmarks.ablation import COLUMNS, ON_TEST, VARIANTS, spread_text, write_csv
 
 
-def result(variant: str, seed: int, r1: float, protocol: str = "plain") -> dict:
+def result(variant: str, seed: int, r1: float, protocol: str = "plain", on_test: float | str = "") -> dict:
     scores = {name: r1 + 1 if name == "itm_r1" else r1 for name in COLUMNS if name.startswith("it")}
+    scores |= {name: on_test for name in COLUMNS if name.startswith(ON_TEST)}
     told = {"method": VARIANTS[variant].method, "split": "test", "protocol": protocol, "selected_on": "val"}
     cost = {"minutes": 5.0 + seed, "cpu_minutes": 6.0, "peak_mib": 700.5}
     where = {"processor": "abacus", "processor_features": "avx2", "precision": "fp32", "linear": "torch"}
@@ -102,7 +103,7 @@ def test_results_fill_all_tables(tmp_path):
     }
     pspd = demo["PSPD", "plain"]
     assert "| 0 1 2 | val | 21.00 ± 1.00 (20.00 to 22.00) | 22.00 ± 1.00 (21.00 to 23.00) |" in pspd
-    assert pspd.endswith("| 6.0 |")
+    assert pspd.endswith("| 6.0 | not recorded |")
     assert "| 10.00 | 11.00 |" in demo["TSN", "plain"]
     assert "| 90.00 | 91.00 |" in demo["TSN", "msm"]
     assert "| 33.00 | 34.00 |" in demo["SSAN", "plain"]
@@ -129,7 +130,30 @@ def test_a_summary_of_seeds_fills_its_row(tmp_path):
     page = model_zoo.made_page(model_zoo.PAGE.read_text("utf-8"), tmp_path)
     row = next(line for line in page.splitlines() if line.startswith("| CUHK-PEDES | PSPD"))
     assert "| plain | 0 1 2 | val | 50.00 ± 1.00 (49.00 to 51.00) |" in row
-    assert row.endswith("| 600 (training) |")
+    assert row.endswith("| 600 (training) | not recorded |")
+    best = {"itc": {"r1": spread}, "itm": {"r1": {**spread, "mean": 50.75}}}
+    told = json.dumps(content | {"if_selected_on_test": best})
+    (tmp_path / "cuhk-pspd-seeds.json").write_text(told, "utf-8")
+    page = model_zoo.made_page(model_zoo.PAGE.read_text("utf-8"), tmp_path)
+    row = next(line for line in page.splitlines() if line.startswith("| CUHK-PEDES | PSPD"))
+    assert row.endswith("| 600 (training) | 50.75 instead of 50.00 (seeds 0 1 2) |")
+
+
+def test_what_choosing_on_test_would_report_stands_beside_the_same_runs_results(tmp_path):
+    """Rank-1 by the ranking that chooses, of the runs that recorded it alone: others would not be comparable."""
+    rows = [result("pspd", 0, 20.0), result("tsn", 0, 90.0, "msm"), result("tsn", 0, 10.0)]
+    write_csv(tmp_path / "ablation-demo-cpu-2.15.0.csv", [*rows, result("ssan", 1, 33.0, on_test=33.5)])
+    measured = [result("pspd", 0, 30.0, on_test=32.0), result("pspd", 2, 31.0, on_test=33.0)]
+    write_csv(tmp_path / "fidelity-demo-cpu-2.15.0.csv", [*measured, result("tsn", 0, 10.0, on_test=12.0)])
+    write_csv(tmp_path / "rungs-demo-cpu-2.15.0.csv", [result("pspd", 2, 99.0, on_test=99.0)])
+    page = model_zoo.made_page(model_zoo.PAGE.read_text("utf-8"), tmp_path)
+    rows = [line.split("|")[1:-1] for line in page.splitlines() if line.startswith("| demo")]
+    last = {(cells[1].strip(), cells[3].strip()): cells[-1].strip() for cells in rows}
+    assert last["PSPD", "plain"] == "32.50 instead of 31.50 (seeds 0 2)"
+    assert last["SSAN", "plain"] == "33.50 instead of 34.00 (seed 1)"
+    assert last["TSN", "plain"] == "12.00 instead of 11.00 (seed 0)"
+    assert last["TSN", "msm"] == ""
+    assert last["CADA", "plain"] == "to be measured"
 
 
 def test_a_page_without_a_place_is_refused():

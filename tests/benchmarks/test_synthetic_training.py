@@ -38,12 +38,12 @@ def test_runs_read_what_their_titles_say():
     assert swapped.gen_images.root == "out/synthetic-sets/swapped-20-seed2"
     assert (swapped.model.method, swapped.train.data) == ("syntbpr", "synthetic")
     started = runs["pspd-from-synthetic-seed2"]
-    assert started.needs == "captions-seed2"
+    assert started.needs == ("captions-seed2",)
     assert started.config.train.data == "synthetic_then_real"
     assert started.config.train.synthetic.max_epoch == plain.train.rounds * plain.train.max_epoch
     assert started.config.train.max_epoch == plain.train.max_epoch
     assert started.config.caption_directory == runs["pspd-seed2"].config.caption_directory
-    assert runs["pspd-on-synthetic-seed0"].needs == ""
+    assert runs["pspd-on-synthetic-seed0"].needs == ()
 
 
 def test_the_sets_are_written_before_anything_runs(tmp_path):

@@ -127,6 +127,20 @@ def test_mean_and_spread_are_those_of_the_textbook(configs):
     assert "23.50" in next(line for line in lines if line.startswith("features alone"))
 
 
+def test_what_choosing_on_test_would_report_is_summarised_where_every_run_has_it(configs):
+    for seed, config in configs.items():
+        best = {"phase": "round-0", "epoch": 1, "itc": METRICS, "itm": {**METRICS, "r1": 33.0 + seed}}
+        finish(config, if_selected_on_test=best)
+    content = summarise(configs)
+    assert content["if_selected_on_test"]["itm"]["r1"]["values"] == [33.0, 34.0, 35.0]
+    assert content["itm"]["r1"]["mean"] == METRICS["r1"], "the honest result is as it was"
+    lines = table(content).splitlines()
+    assert "34.00" in next(line for line in lines if line.startswith("chosen on test: with ITM"))
+    finish(configs[2])
+    assert "if_selected_on_test" not in summarise(configs)
+    assert "chosen on test" not in table(summarise(configs))
+
+
 def test_one_seed_has_no_deviation_and_a_run_may_lack_reranking(configs):
     assert spread([3.0])["std"] is None
     finish(configs[0], itm=None)

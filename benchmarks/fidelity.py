@@ -1,0 +1,124 @@
+"""What the differences of docs/fidelity.md do on the demo: each switch alone, and released configurations as a whole.
+
+    python -m benchmarks.fidelity                                         # everything, seeds 0, 1, 2
+    python -m benchmarks.fidelity --variants pspd released-pspd --seeds 0
+
+Runs, skips, stops and goes on as `benchmarks.ablation` does, with whose runs it shares what is the same. A switch is set
+alone, in the first of the methods that its row names; captions and warm-up are those of the seed, unless it changes
+captions. Results: `benchmarks/results/fidelity-<data>-cpu-<torch>.csv`; `python -m benchmarks.pages` puts them on the page.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+
+from benchmarks import ablation
+from benchmarks.ablation import Study, Variant
+from engine.marks import CAPTION_STAGES
+
+OWN = {name: ablation.VARIANTS[name] for name in ("pspd", "tsn", "cada", "ssan", "irra", "rde", "syntbpr")}
+TITLES = {
+    "pspd": "PSPD",
+    "tsn": "TSN",
+    "cada": "CADA",
+    "ssan": "SSAN",
+    "irra": "IRRA",
+    "rde": "RDE",
+    "syntbpr": "SynTBPR",
+}
+
+
+@dataclass(frozen=True)
+class Switch:
+    """A row of the page that has a switch.
+
+    Attributes:
+        setting: as the page has it.
+        settings: what a run on the demo sets, where that is more or another thing; empty: the setting.
+        captions: whether it changes captions, so that a run makes its own.
+    """
+
+    method: str
+    setting: str
+    settings: tuple[str, ...] = ()
+    captions: bool = False
+
+    def variant(self) -> Variant:
+        """The run that has this one setting more than its method's."""
+        own = OWN[self.method]
+        return Variant(
+            f"{TITLES[self.method]}, `{self.setting.partition('=')[0]}`",
+            method=self.method,
+            settings=(*own.settings, *(self.settings or (self.setting,))),
+            stages=(*CAPTION_STAGES, *own.stages) if self.captions else own.stages,
+            captions=own.captions and not self.captions,
+        )
+
+
+# What configs/demo/released.yaml has, key by key.
+_SOURCE = (
+    "cluster.source.name=cuhk_pedes",
+    "cluster.source.tag=source",
+    "cluster.source.root={data}-source",
+    "cluster.source.synthesis.world=source",
+    "cluster.source.synthesis.val=1",
+    "cluster.source.synthesis.test=1",
+)
+SWITCHES = {
+    "pspd-source": Switch("pspd", "cluster.source={name: icfg_pedes, root: datasets}", _SOURCE),
+    "pspd-jaccard": Switch("pspd", "cluster.metric=jaccard", ("cluster.metric=jaccard", "cluster.eps=0.6")),
+    "pspd-correction-base": Switch("pspd", "correction.captions=base"),
+    "pspd-correction-cls": Switch("pspd", "correction.first_token=cls"),
+    "pspd-agreement": Switch("pspd", "correction.agreement=0.5"),
+    "pspd-top-k": Switch(
+        "pspd",
+        "gen_text.top_k=50",
+        ("gen_text.top_k=50", "pre_gen_data={captions}-top-k"),
+        captions=True,
+    ),
+    "pspd-decay-vectors": Switch("pspd", "train.decay_vectors=true"),
+    "pspd-keep-unknown": Switch("pspd", "model.options.keep_unknown=true"),
+    "tsn-raw-fused": Switch("tsn", "model.options.normalise_fused=false"),
+    "tsn-normal-start": Switch("tsn", "model.options.fusion_start=normal"),
+    "cada-half-padding": Switch("cada", "model.options.half_padding=true"),
+    "cada-causal-decoder": Switch("cada", "model.options.causal_decoder=true"),
+    "ssan-padding-counts": Switch("ssan", "model.options.padding_counts=true"),
+    "irra-bf16": Switch("irra", "runtime.precision=bf16"),
+    "rde-selections-rate": Switch("rde", "model.options.head_lr_factor=1.0"),
+    "syntbpr-mixture": Switch("syntbpr", "train.pair_weights=mixture"),
+}
+# Switches that a run on the demo has no row for, and why.
+NOT_HERE = {
+    "test.also_select_on_test=true": "every run has it: its effect is the gap that each row tells",
+    "gen_pre_train_text.backend=openai": "needs a server",
+    "gen_text.attributes={backend: openai}": "needs a server",
+    "gen_images.colours=true": "of synthetic sets, which the demo has none of",
+}
+RELEASED = ("pspd", "tsn", "cada", "ssan")
+VARIANTS = {
+    **{
+        name: variant
+        for method in RELEASED
+        for name, variant in (
+            (method, OWN[method]),
+            (
+                f"released-{method}",
+                Variant(
+                    f"{TITLES[method]} as released",
+                    method=method,
+                    stages=OWN[method].stages,
+                    captions=OWN[method].captions,
+                    released=True,
+                ),
+            ),
+        )
+    },
+    **{name: OWN[name] for name in ("irra", "rde", "syntbpr")},
+    **{name: switch.variant() for name, switch in SWITCHES.items()},
+}
+
+STUDY = Study("fidelity", VARIANTS, __doc__)
+
+if __name__ == "__main__":
+    sys.exit(ablation.main(study=STUDY))
