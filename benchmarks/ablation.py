@@ -51,7 +51,7 @@ class Variant:
     """A setting that is compared: the method's and the data set's configuration, and what differs from them.
 
     In `settings`, {epochs} stands for as many as PSPD's rounds together, {each} for those of one round, {seed} for the run's,
-    {output} for the folder of runs, {data} for the data set's and {captions} for that of the seed's captions.
+    {output} for the folder of runs, {data} for the data set's, {tag} for its name and {captions} for the seed's captions.
 
     Attributes:
         captions: whether it needs those of its seed.
@@ -216,6 +216,7 @@ def planned_runs(
         "each": each,
         "output": plain.output,
         "data": plain.dataset.root,
+        "tag": plain.dataset.label,
     }
     wanted = dict.fromkeys(other for name in names for other in (variants[name].after, name) if other)
     runs = []
@@ -486,48 +487,59 @@ def on_test_text(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def main(arguments: Sequence[str] | None = None, study: Study = ABLATION) -> int:
     """Run, write the CSV, print the table; returns the exit status."""
-    options = _parser(study).parse_args(arguments)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as ctrl-C: raises KeyboardInterrupt
-    stopped, failed = False, set()
+    options = parser_of(study).parse_args(arguments)
     try:
         plain = load_config(config_files(options.config, "pspd"), options.overrides)
         if study.prepare is not None:
             study.prepare(plain, options.seeds)
-        runs = planned_runs(
-            options.config,
-            options.variants,
-            options.seeds,
-            options.overrides,
-            options.threads,
-            study.variants,
-        )
-        todo = [run for run in runs if (options.force and not run.makes_captions) or not run.finished()]
-        print(f"{len(runs) - len(todo)} runs are finished, {len(todo)} to do.", flush=True)
-        failed = Scheduler(todo, options.jobs, options.threads, options.force).work()
-    except KeyboardInterrupt:
-        print("Stopped; the same command goes on from here.", file=sys.stderr)
-        stopped = True
+        status = work(options, plan_of(options, study, options.variants, options.seeds))
     except UserError as error:
         print(error, file=sys.stderr)
         return 1
     # All that is there, so that a run of one variant or seed does not lose the others' rows.
     folders = Path(plain.output).glob("ablation-*-seed[0-9]*")
     seeds = sorted({int(path.name.rpartition("seed")[2]) for path in folders})
-    every = planned_runs(
-        options.config, list(study.variants), seeds, options.overrides, options.threads, study.variants
-    )
-    rows = [row for run in every if _is_there(run) for row in rows_of(run)]
+    every = plan_of(options, study, list(study.variants), seeds)
+    rows = [row for run in every if is_there(run) for row in rows_of(run)]
     if rows:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        version = torch.__version__.split("+")[0]
-        path = options.results / f"{study.name}-{plain.dataset.label}-{device}-{version}.csv"
+        path = csv_path(options.results, study, plain)
         rows = merged(read_csv(path), rows, study.variants)
         write_csv(path, rows)
         print(f"{table(rows, study.variants)}\n\n{path}")
-    return 130 if stopped else int(bool(failed))
+    return status
 
 
-def _is_there(run: Run) -> bool:
+def plan_of(
+    options: argparse.Namespace, study: Study, names: Sequence[str], seeds: Sequence[int]
+) -> list[Run]:
+    """`planned_runs` of a study by its command line."""
+    return planned_runs(options.config, names, seeds, options.overrides, options.threads, study.variants)
+
+
+def work(options: argparse.Namespace, runs: Sequence[Run]) -> int:
+    """Do what is not finished of these runs; returns the exit status, 130 after a signal.
+
+    Raises:
+        UserError: a run is finished with other settings.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as ctrl-C: raises KeyboardInterrupt
+    try:
+        todo = [run for run in runs if (options.force and not run.makes_captions) or not run.finished()]
+        print(f"{len(runs) - len(todo)} runs are finished, {len(todo)} to do.", flush=True)
+        return int(bool(Scheduler(todo, options.jobs, options.threads, options.force).work()))
+    except KeyboardInterrupt:
+        print("Stopped; the same command goes on from here.", file=sys.stderr)
+        return 130
+
+
+def csv_path(results: Path, study: Study, config: Config) -> Path:
+    """The study's table about a configuration's data set, on this kind of device with this torch."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    version = torch.__version__.split("+")[0]
+    return results / f"{study.name}-{config.dataset.label}-{device}-{version}.csv"
+
+
+def is_there(run: Run) -> bool:
     """Whether a run is finished here with these settings."""
     try:
         return (run.directory / USAGE).is_file() and run.finished()
@@ -535,7 +547,8 @@ def _is_there(run: Run) -> bool:
         return False
 
 
-def _parser(study: Study) -> argparse.ArgumentParser:
+def parser_of(study: Study) -> argparse.ArgumentParser:
+    """The command line of a study."""
     parser = argparse.ArgumentParser(
         prog=f"python -m benchmarks.{study.name}",
         description=study.description,

@@ -65,7 +65,7 @@ def read_on_test(results: Path = RESULTS) -> list[dict[str, Any]]:
     """The demo's rows that say what their epoch that is best on test would have reported, of every study, a run once."""
     found: dict[tuple[str, int], dict[str, Any]] = {}
     for study in ("ablation", "fidelity", "rungs"):
-        for path in sorted(results.glob(f"{study}-demo-*.csv"), key=_version, reverse=True):
+        for path in sorted(results.glob(f"{study}-demo-*.csv"), key=newest_first):
             for row in read_csv(path):
                 if row[f"{ON_TEST}itc_r1"] != "":
                     found.setdefault((row["variant"], row["seed"]), row)
@@ -254,6 +254,11 @@ def _values(rows: Rows, variant: str, protocol: str, score: str) -> list[float]:
 
 def _version(path: Path) -> list[int]:
     return [int(part) for part in re.findall(r"\d+", path.stem)]
+
+
+def newest_first(path: Path) -> list[int]:
+    """Sorts result files by their torch, newest first."""
+    return [-part for part in _version(path)]
 
 
 def main() -> None:

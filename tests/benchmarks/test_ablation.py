@@ -56,6 +56,77 @@ def test_variants_of_a_seed_share_its_captions_and_wait_for_them():
     assert list(runs_of(["cada", "labels"])) == ["cada-seed0", "labels-seed0"]
 
 
+def test_every_run_records_what_choosing_on_test_would_report_and_may_be_told_not_to():
+    assert all(run.config.test.also_select_on_test for run in runs_of(ablation.VARIANTS).values())
+    runs = runs_of(["pspd"], settings=["test.also_select_on_test=false"])
+    assert not runs["pspd-seed0"].config.test.also_select_on_test
+
+
+def test_a_row_has_what_choosing_on_test_would_report_under_a_name_of_its_own(tmp_path):
+    run = runs_of(["pspd"], settings=[f"output={tmp_path}"])["pspd-seed0"]
+    run.directory.mkdir()
+    usage = {"seconds": 60, "cpu_seconds": 30, "peak_mib": 9.0}
+    (run.directory / ablation.USAGE).write_text(json.dumps(usage), "utf-8")
+    scores = dict.fromkeys(("r1", "r5", "r10", "mAP", "mINP"), 20.0)
+    told = {"method": "pspd", "split": "test", "protocol": "plain", "selected_on": "val"}
+    content = {**told, "itc": scores, "itm": scores}
+    best = {"phase": "round-1", "epoch": 1, "itc": scores, "itm": {**scores, "r1": 21.5}}
+    for extra, expected in (({}, None), ({"if_selected_on_test": best}, 21.5)):
+        results = {**content, **extra}
+        (run.config.run_directory / "results.json").write_text(json.dumps(results), "utf-8")
+        (row,) = ablation.rows_of(run)
+        assert row["itm_r1"] == 20.0
+        assert row.get("if_selected_on_test_itm_r1") == expected
+        assert set(row) <= set(ablation.COLUMNS)
+
+
+def test_rows_of_runs_that_are_not_here_stay(tmp_path):
+    """Of another machine, say: by variant and seed, in the study's order, whichever of a run's protocols were there."""
+    old = [row("tsn", 1, 1.0), row("pspd", 0, 1.0), row("pspd", 0, 1.0, "msm"), row("pspd", 1, 2.0)]
+    path = tmp_path / "ablation-demo-cpu-2.15.0.csv"
+    assert ablation.read_csv(path) == []
+    ablation.write_csv(path, old)
+    rows = ablation.merged(
+        ablation.read_csv(path), [row("pspd", 0, 9.0), row("tsn", 0, 8.0)], ["pspd", "tsn"]
+    )
+    assert [(r["variant"], r["seed"], r["itc_r1"]) for r in rows] == [
+        ("pspd", 0, 9.0),
+        ("tsn", 0, 8.0),
+        ("pspd", 1, 2.0),
+        ("tsn", 1, 1.0),
+    ]
+
+
+def test_released_settings_are_read_after_the_demos_as_train_bash_does(tmp_path):
+    variants = {"released-tsn": ablation.Variant("TSN", method="tsn", released=True)}
+    runs = ablation.planned_runs(DEMO, list(variants), [3], [], 1, variants)
+    captions, run = runs
+    names = [path.relative_to(ROOT / "configs").as_posix() for path in run.files]
+    assert names == [
+        "methods/tsn.yaml",
+        "demo.yaml",
+        "demo/tsn.yaml",
+        "released/tsn.yaml",
+        "demo/released.yaml",
+    ]
+    assert run.needs == (captions.label,)
+    assert captions.makes_captions
+    assert captions.config.gen_text.top_k == 50
+    assert captions.config.caption_directory == run.config.caption_directory
+    plain = runs_of(["tsn"], (3,))["tsn-seed3"].config
+    assert plain.caption_directory != run.config.caption_directory
+
+
+def test_a_run_that_reads_another_ones_model_is_planned_with_it():
+    variants = {
+        "first": ablation.Variant("first", captions=False),
+        "second": ablation.Variant("second", captions=False, after="first"),
+    }
+    runs = ablation.planned_runs(DEMO, ["second"], [0, 1], [], 1, variants)
+    assert [run.label for run in runs] == ["first-seed0", "second-seed0", "first-seed1", "second-seed1"]
+    assert [run.needs for run in runs] == [(), ("first-seed0",), (), ("first-seed1",)]
+
+
 def test_a_run_finished_with_other_settings_is_refused(tmp_path):
     run = runs_of(["pspd"], settings=[f"output={tmp_path}"])["pspd-seed0"]
     assert not run.finished()

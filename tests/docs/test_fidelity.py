@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import pytest
 
+from benchmarks import fidelity, pages
 from engine.building import check_model
 from engine.config import load_config
 from engine.marks import differences
@@ -89,6 +90,19 @@ def test_a_row_without_a_switch_says_so():
     }
 
 
+def test_every_switch_has_a_run_on_the_demo_or_a_reason_to_have_none():
+    listed = {setting: row for row in rows() for setting in row.settings()}
+    measured = {switch.setting: switch for switch in fidelity.SWITCHES.values()}
+    assert measured.keys() | fidelity.NOT_HERE.keys() == listed.keys()
+    assert not measured.keys() & fidelity.NOT_HERE.keys()
+    assert all(switch.method in methods_of(listed[setting]) for setting, switch in measured.items())
+
+
+def test_the_page_says_what_was_measured():
+    texts = {path: path.read_text("utf-8") for path in (pages.FIDELITY, pages.DEMO)}
+    assert pages.made_pages(texts) == texts, "run python -m benchmarks.pages"
+
+
 @cache
 def functions_of(path: str) -> set[str]:
     tree = ast.parse((ROOT / path).read_text("utf-8"))
@@ -98,6 +112,7 @@ def functions_of(path: str) -> set[str]:
 @pytest.mark.parametrize("row", rows(), ids=lambda row: row.what)
 def test_every_test_that_a_row_names_exists(row):
     named = re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", row.test)
+    assert named
     assert len(named) == row.test.count("`") // 2
     assert not [f"{path}::{test}" for path, test in named if test not in functions_of(path)]
 

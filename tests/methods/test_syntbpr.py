@@ -12,10 +12,11 @@ import pytest
 import torch
 from PIL import Image
 
+from engine.building import pixels_of
 from engine.config import load_config
 from engine.feeds import ImageFeed, PairBatches, Pairs
 from engine.loop import Schedule
-from models import World
+from models import METHODS, World
 from models.logit_scale import LogitScale
 from models.methods.dual_encoder import Encoded
 
@@ -169,6 +170,17 @@ def test_the_rate_is_that_of_the_method():
     assert rates[200] == pytest.approx(1e-4)
     assert rates[600] == pytest.approx((1e-4 + 5e-6) / 2)
     assert rates[1000] == pytest.approx(5e-6)
+
+
+def test_images_are_normalised_as_the_towers_were_trained(tmp_path):
+    """By OpenAI's statistics as CLIP's card has them, where released code takes ImageNet's: a grey image through the feed."""
+    mean, deviation = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+    path = tmp_path / "grey.png"
+    Image.new("RGB", (16, 32), (128, 128, 128)).save(path)
+    feed = ImageFeed([path], (32, 16), None, pixels=pixels_of(METHODS["syntbpr"]))
+    (images,) = feed.batches(1, torch.device("cpu"))
+    expected = [(128 / 255 - m) / d for m, d in zip(mean, deviation, strict=True)]
+    assert images[0, :, 5, 5].tolist() == pytest.approx(expected, abs=1e-5)
 
 
 def test_options_that_mean_nothing(words):

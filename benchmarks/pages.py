@@ -1,0 +1,193 @@
+"""Fill the tables of the studies on their pages from result files, so that no number there is typed by hand.
+
+    python -m benchmarks.pages
+
+docs/fidelity.md: released configurations beside this project's, and the column of effects (`benchmarks.fidelity`);
+docs/demo_results.md: the rungs of supervision (`benchmarks.rungs`) and one set's model on another's people
+(`benchmarks.cross_sets`). What has no result yet says so. The model zoo has its own command, `benchmarks.model_zoo`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks import fidelity, rungs
+from benchmarks.ablation import ON_TEST, RESULTS, ROOT, Study, on_test_text, read_csv, spread_text
+from benchmarks.model_zoo import filled, newest_first, read_on_test
+from engine.results import PLAIN
+from engine.several_seeds import spread
+from retrieval.matrix import ROWS, SHOWN, markdown
+
+FIDELITY, DEMO = ROOT / "docs" / "fidelity.md", ROOT / "docs" / "demo_results.md"
+COLUMNS_OF_EFFECTS = 9  # of the page's table; the last but one says what was measured
+UNKNOWN = "to be measured"
+Rows = Sequence[Mapping[str, Any]]
+
+
+def read_study(study: Study, results: Path = RESULTS) -> list[dict[str, Any]]:
+    """A study's plain rows about the demo, from the newest torch that it was run with."""
+    paths = sorted(results.glob(f"{study.name}-demo-*.csv"), key=newest_first)
+    return [row for row in read_csv(paths[0]) if row["protocol"] == PLAIN] if paths else []
+
+
+def _of(rows: Rows, variant: str) -> list[Mapping[str, Any]]:
+    return [row for row in rows if row["variant"] == variant]
+
+
+def _seeds(rows: Rows) -> str:
+    return " ".join(str(row["seed"]) for row in rows)
+
+
+def _scores(rows: Rows) -> list[str]:
+    """Seeds, Rank-1 by features and re-ranked, and the mAP of the last of these."""
+    if not rows:
+        return ["", UNKNOWN, UNKNOWN, UNKNOWN]
+    ranking = _ranking(rows)
+    return [
+        _seeds(rows),
+        *(spread_text([row[name] for row in rows]) for name in ("itc_r1", "itm_r1", f"{ranking}_mAP")),
+    ]
+
+
+def _ranking(rows: Rows) -> str:
+    """Re-ranked where everything was."""
+    return "itc" if any(row["itm_r1"] == "" for row in rows) else "itm"
+
+
+def points(rows: Rows, others: Rows, column: str) -> list[float]:
+    """How much more than the others, seed by seed, for the seeds that both have."""
+    base = {row["seed"]: row[column] for row in others}
+    return [row[column] - base[row["seed"]] for row in rows if row["seed"] in base and row[column] != ""]
+
+
+def points_text(values: Sequence[float]) -> str:
+    """ "+0.50", or "+0.50 ± 1.20" over several seeds; empty without any."""
+    if not values:
+        return ""
+    found = spread([round(value, 4) for value in values])
+    return f"{found['mean']:+.2f}" + ("" if found["std"] is None else f" ± {found['std']:.2f}")
+
+
+def released_table(rows: Rows) -> str:
+    """Each method with this project's settings and with released code's."""
+    lines = [
+        "| demo test set | seeds | Rank-1, features alone | Rank-1, re-ranked | mAP | Rank-1 against ours, same seeds "
+        "| no result: Rank-1 with the epoch chosen on test |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for method in fidelity.RELEASED:
+        own = _of(rows, method)
+        for title, found in (("", own), (" as released", _of(rows, f"released-{method}"))):
+            gap = points_text(points(found, own, f"{_ranking(found)}_r1")) if title else ""
+            cells = [f"{fidelity.TITLES[method]}{title}", *_scores(found), gap, on_test_text(found)]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def effect_text(rows: Rows, name: str) -> str:
+    """What a switch alone does: "demo, PSPD: Rank-1 re-ranked +0.50, features -0.12 (seed 0)"; empty if not measured."""
+    method = fidelity.SWITCHES[name].method
+    found, own = _of(rows, name), _of(rows, method)
+    parts = [
+        f"{title} {text}"
+        for title, column in (("re-ranked", "itm_r1"), ("features", "itc_r1"))
+        if (text := points_text(points(found, own, column)))
+    ]
+    both = [row for row in found if row["seed"] in {other["seed"] for other in own}]
+    seeds = f"seed{'s' * (len(both) > 1)} {_seeds(both)}"
+    return f"demo, {fidelity.TITLES[method]}: Rank-1 {', '.join(parts)} ({seeds})" if parts else ""
+
+
+def gap_text(rows: Rows) -> str:
+    """How much more all runs would have reported with their epochs chosen on test."""
+    gaps = [row[f"{ON_TEST}{kind}_r1"] - row[f"{kind}_r1"] for row in rows for kind in [_ranking([row])]]
+    if not gaps:
+        return ""
+    return (
+        f"demo, {len(gaps)} runs: Rank-1 {sum(gaps) / len(gaps):+.2f} ({min(gaps):+.2f} to {max(gaps):+.2f})"
+    )
+
+
+def with_effects(page: str, effects: Mapping[str, str]) -> str:
+    """The page with what was measured on the demo in the column of effects; what was measured on other data stays.
+
+    Args:
+        effects: by setting, as it stands between backticks in the column of switches; an empty one was not measured.
+    """
+    lines = page.split("\n")
+    for number, line in enumerate(lines):
+        cells = line.split(" | ")
+        if not line.startswith("| ") or len(cells) != COLUMNS_OF_EFFECTS:
+            continue
+        known = [effects[setting] for setting in re.findall(r"`([^`]+)`", cells[5]) if setting in effects]
+        if not known:
+            continue
+        kept = [part for part in cells[7].split("; ") if not part.startswith(("demo,", "not measured"))]
+        cells[7] = "; ".join(filter(None, [*kept, *known])) or "not measured"
+        lines[number] = " | ".join(cells)
+    return "\n".join(lines)
+
+
+def rungs_table(rows: Rows) -> str:
+    """A row for each method and rung."""
+    lines = [
+        "| demo test set | learns from | seeds | Rank-1, features alone | Rank-1, re-ranked | mAP |",
+        "|---|---|---|---|---|---|",
+    ]
+    for method, names in rungs.METHODS.items():
+        for (rung, title), name in zip(rungs.RUNGS.items(), names, strict=True):
+            cells = _scores(_of(rows, name)) if name else ["", "has no such start", "", ""]
+            lines.append(f"| {method}, {rung} | {title} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def matrix_table(results: Path = RESULTS) -> str:
+    """The source x target matrix of the newest torch."""
+    paths = sorted(results.glob("cross_sets-demo-*.csv"), key=newest_first)
+    if not paths:
+        return "To be measured."
+    cells: dict[tuple[tuple[str, str], str], list[dict[str, Any]]] = {}
+    with paths[0].open(encoding="utf-8") as stream:
+        for row in csv.DictReader(stream):
+            place = (row["method"], row["trained_on"]), row["dataset"]
+            scores = {name: float(row[name]) for name in SHOWN}
+            if row["ranking"] == ROWS["itc"]:  # comes first of each result
+                cells.setdefault(place, []).append({"itc": scores, "itm": None})
+            else:
+                cells[place][-1]["itm"] = scores
+    return markdown(cells).strip()
+
+
+def made_pages(pages: Mapping[Path, str], results: Path = RESULTS) -> dict[Path, str]:
+    """The two pages with their tables made anew."""
+    rows = read_study(fidelity.STUDY, results)
+    effects = {switch.setting: effect_text(rows, name) for name, switch in fidelity.SWITCHES.items()}
+    effects["test.also_select_on_test=true"] = gap_text(read_on_test(results))
+    return {
+        FIDELITY: with_effects(filled(pages[FIDELITY], {"released": released_table(rows)}), effects),
+        DEMO: filled(
+            pages[DEMO],
+            {"rungs": rungs_table(read_study(rungs.STUDY, results)), "matrix": matrix_table(results)},
+        ),
+    }
+
+
+def main() -> None:
+    """Fill the pages."""
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
+    pages = {path: path.read_text("utf-8") for path in (FIDELITY, DEMO)}
+    for path, text in made_pages(pages).items():
+        path.write_text(text, "utf-8")
+        print(f"{path.relative_to(ROOT)} is filled.", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

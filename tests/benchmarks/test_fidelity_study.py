@@ -1,0 +1,131 @@
+"""What switches and released configurations do on the demo: each run differs in what it says, and its effect is what the page tells."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from benchmarks import ablation, fidelity, pages
+from benchmarks.fidelity import SWITCHES, VARIANTS
+from engine.building import check_model
+from engine.marks import differences
+from tests.benchmarks.test_model_zoo import result
+from tests.pipeline.mini import ROOT, make_pipeline
+
+DEMO = ROOT / "configs" / "demo.yaml"
+PLACES = {"run", "pre_gen_data"}
+
+
+def runs_of(names) -> dict[str, ablation.Run]:
+    runs = ablation.planned_runs(DEMO, list(names), [1], [], 1, VARIANTS)
+    return {run.name: run for run in runs}
+
+
+def changed(first: ablation.Run, second: ablation.Run) -> set[str]:
+    contents = (json.loads(run.config.model_dump_json()) for run in (first, second))
+    return {line.split(" ")[0] for line in differences(*contents)}
+
+
+def test_a_switch_is_all_that_its_run_has_more_than_its_methods():
+    runs = runs_of(VARIANTS)
+    for name, switch in SWITCHES.items():
+        own, run = runs[switch.method], runs[name]
+        check_model(run.config)
+        more = {"cluster.eps"} if name == "pspd-jaccard" else set()
+        assert changed(own, run) - PLACES - more == {switch.setting.partition("=")[0]}, name
+        assert run.needs == (() if switch.captions else own.needs)
+        assert own.config.run_directory != run.config.run_directory
+        same = own.config.caption_directory == run.config.caption_directory
+        assert same != switch.captions
+
+
+def test_the_demos_source_is_that_of_the_released_run():
+    runs = runs_of(["pspd-source", "released-pspd"])
+    assert runs["pspd-source"].config.cluster.source == runs["released-pspd"].config.cluster.source
+
+
+def test_released_runs_stand_beside_those_of_the_ablation():
+    for method in fidelity.RELEASED:
+        assert VARIANTS[method] is ablation.VARIANTS[method]
+        run = runs_of([f"released-{method}"])[f"released-{method}"]
+        assert run.files[-1].name == "released.yaml"
+        assert run.stages == list(VARIANTS[method].stages)
+
+
+def rows_of(tmp_path, *rows):
+    filled = [{**row, "protocol": row.get("protocol", "plain")} for row in rows]
+    ablation.write_csv(tmp_path / "fidelity-demo-cpu-2.15.0.csv", filled)
+    return pages.made_pages({p: p.read_text("utf-8") for p in (pages.FIDELITY, pages.DEMO)}, tmp_path)
+
+
+def named(variant: str, method: str, seed: int, r1: float, **more) -> dict:
+    return {**result(method, seed, r1, **more), "variant": variant}
+
+
+def test_effects_are_differences_of_the_same_seeds(tmp_path):
+    made = rows_of(
+        tmp_path,
+        result("pspd", 0, 30.0, on_test=32.0),
+        result("pspd", 1, 34.0, on_test=34.5),
+        named("pspd-agreement", "pspd", 1, 33.0),
+        named("pspd-agreement", "pspd", 2, 99.0),
+        named("pspd-source", "pspd", 0, 31.0),
+        named("pspd-source", "pspd", 1, 37.0),
+        {**result("ssan", 0, 70.0), "itm_r1": ""},
+        {**named("ssan-padding-counts", "ssan", 0, 71.5), "itm_r1": ""},
+    )
+    page = made[pages.FIDELITY]
+    row = next(line for line in page.splitlines() if "correction.agreement=0.5" in line)
+    assert "| demo, PSPD: Rank-1 re-ranked -1.00, features -1.00 (seed 1) |" in row
+    row = next(line for line in page.splitlines() if "cluster.source={name" in line)
+    assert "| made-up features: noise" in row, "what was measured elsewhere stays"
+    assert "; demo, PSPD: Rank-1 re-ranked +2.00 ± 1.41, features +2.00 ± 1.41 (seeds 0 1) |" in row
+    row = next(line for line in page.splitlines() if "padding_counts=true" in line)
+    assert "| demo, SSAN: Rank-1 features +1.50 (seed 0) |" in row
+    row = next(line for line in page.splitlines() if "`correction.captions=base`" in line)
+    assert "| not measured |" in row
+    row = next(line for line in page.splitlines() if "also_select_on_test=true` |" in line)
+    assert "| demo, 2 runs: Rank-1 +0.25 (-0.50 to +1.00) |" in row
+
+
+def test_without_results_the_page_says_so_and_filling_it_twice_changes_nothing(tmp_path):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    texts = {p: p.read_text("utf-8") for p in (pages.FIDELITY, pages.DEMO)}
+    bare = pages.made_pages(texts, empty)
+    assert pages.made_pages(bare, empty) == bare
+    assert "demo, PSPD" not in bare[pages.FIDELITY].split("## Released")[0].replace('"demo, PSPD: ..."', "")
+    assert "| PSPD as released |  | to be measured |" in bare[pages.FIDELITY]
+    made = rows_of(tmp_path, result("cada", 0, 40.0), named("released-cada", "cada", 0, 42.0, on_test=44.0))
+    table = made[pages.FIDELITY]
+    assert "| CADA | 0 | 40.00 | 41.00 | 40.00 |  |  |" in table
+    assert (
+        "| CADA as released | 0 | 42.00 | 43.00 | 42.00 | +2.00 | 44.00 instead of 43.00 (seed 0) |" in table
+    )
+
+
+@pytest.mark.slow
+def test_a_released_configuration_in_miniature(tmp_path):
+    """From its own captions to its row, beside a switch that shares the plain captions."""
+    path = make_pipeline(tmp_path, []).path
+    folder = path.with_suffix("")
+    folder.mkdir()
+    source = f"{{name: cuhk_pedes, tag: other, root: {tmp_path}/other, synthesis: {{world: source, train: 8, val: 1, test: 1, images: 2, seed: 3}}}}"
+    released = f"pre_gen_data: {tmp_path}/released-captions\ncluster: {{source: {source}}}\n"
+    (folder / "released.yaml").write_text(released, "utf-8")
+    command = [sys.executable, "-m", "benchmarks.fidelity", "--config", str(path), "--results", str(tmp_path)]
+    command += ["--seeds", "0", "--variants", "released-pspd", "pspd-correction-cls"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr
+    with next(tmp_path.glob("fidelity-mini-*.csv")).open(encoding="utf-8") as stream:
+        rows = {row["variant"] for row in csv.DictReader(stream)}
+    assert rows == {"captions", "captions-released", "released-pspd", "pspd-correction-cls"}
+    assert (tmp_path / "released-captions" / "captions.json").is_file()
+    again = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    assert "4 runs are finished, 0 to do." in again.stdout, again.stderr
