@@ -23,6 +23,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +140,7 @@ class Run:
     def label(self) -> str:
         return f"{self.name}-seed{self.seed}"
 
-    @property
+    @cached_property
     def config(self) -> Config:
         return load_config(self.files, self.settings)
 

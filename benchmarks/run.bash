@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Every benchmark, one after the other; each rewrites its table in benchmarks/results (docs/benchmarks.md):
-#   bash benchmarks/run.bash            # all but the ablation, which takes hours, and the GPU's
+#   bash benchmarks/run.bash            # all but the studies, which take hours, and the GPU's
 #   bash benchmarks/run.bash blip_step  # only those named
+#   bash benchmarks/run.bash rungs      # a study: ablation, fidelity, rungs, cross_sets; finished runs are skipped
 #   bash benchmarks/run.bash gpu        # what is worth measuring on a machine with a GPU, in about ten minutes
 #   BENCHMARK_DEVICE=cuda bash benchmarks/run.bash itm_reranking feature_extraction caption_generation
 # They compare two versions in one run, so ratios mean something; run nothing else meanwhile.
@@ -10,6 +11,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/environment.bash
 ALL=(palette_accuracy blip_step clip_step training_step itm_reranking feature_extraction image_pipeline evaluation_memory caption_generation
     divided_work pseudo_labels source_term search_index explaining onnx_speed)
+STUDIES=(ablation fidelity rungs cross_sets)
 
 # On a CPU with two threads, which sleep while they wait; BENCHMARK_DEVICE=cuda measures on a GPU.
 two_threads() { OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive "$PYTHON" "benchmarks/$1.py" --device "${BENCHMARK_DEVICE:-cpu}"; }
@@ -40,12 +42,22 @@ ablation() { # the demo over three seeds, and the tables of docs/model_zoo.md
     "$PYTHON" -m benchmarks.model_zoo
 }
 
+# Studies of the demo whose tables stand on docs/fidelity.md and docs/demo_results.md; what they share with the ablation is run once.
+study() {
+    "$PYTHON" -m "benchmarks.$1" --jobs "$(nproc)" --threads 1
+    "$PYTHON" -m benchmarks.pages
+    "$PYTHON" -m benchmarks.model_zoo # what choosing epochs on test would have reported
+}
+fidelity() { study fidelity; }
+rungs() { study rungs; }
+cross_sets() { study cross_sets; }
+
 gpu() { "$PYTHON" -m benchmarks.gpu; } # goes on where it was stopped; says so where there is no GPU
 
 CHOSEN=("$@")
 [ $# -gt 0 ] || CHOSEN=("${ALL[@]}")
 for name in "${CHOSEN[@]}"; do
-    [[ " ${ALL[*]} ablation gpu " == *" $name "* ]] || { echo "There is no benchmark '$name': give some of ${ALL[*]} ablation gpu." >&2; exit 2; }
+    [[ " ${ALL[*]} ${STUDIES[*]} gpu " == *" $name "* ]] || { echo "There is no benchmark '$name': give some of ${ALL[*]} ${STUDIES[*]} gpu." >&2; exit 2; }
 done
 set_up_environment requirements-dev.txt
 for name in "${CHOSEN[@]}"; do
