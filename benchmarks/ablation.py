@@ -4,8 +4,8 @@
     python -m benchmarks.ablation --variants pspd no-local --seeds 0
     python -m benchmarks.ablation --threads 1 --jobs 2                  # two runs side by side, one thread each
 
-Each run starts the entry scripts as a user does and writes `output/ablation-<variant>-seed<N>`. The captions of a seed are
-made once and shared by its variants, and so is the warm-up that belongs to them. Finished runs are skipped; ctrl-C and
+Each run starts the entry scripts as a user does and writes `output/ablation-<variant>-seed<N>` (on other data than the demo
+`output/ablation-<data>-<variant>-seed<N>`). The captions of a seed are made once and shared by its variants, and so is the warm-up that belongs to them. Finished runs are skipped; ctrl-C and
 SIGTERM stop all runs, which save, and the same command goes on. Results: `benchmarks/results/ablation-<data>-cpu-<torch>.csv`;
 rows of runs that are not here stay in it. Every run also records what its epoch that is best on test would have reported,
 which changes nothing else.
@@ -131,6 +131,7 @@ class Run:
     settings: list[str]
     stages: list[str]
     needs: tuple[str, ...] = ()  # other runs' labels
+    prefix: str = "ablation"
 
     @property
     def makes_captions(self) -> bool:
@@ -147,7 +148,7 @@ class Run:
     @property
     def directory(self) -> Path:
         """Where its log and what it took are kept; for a variant the run's own folder."""
-        return Path(self.config.output) / f"ablation-{self.label}"
+        return Path(self.config.output) / f"{self.prefix}-{self.label}"
 
     def finished(self) -> bool:
         """Whether all its stages are done with these settings.
@@ -201,6 +202,11 @@ def config_files(target: Path, method: str, released: bool = False) -> list[Path
     return [*files, *(path for path in both if path.is_file())]
 
 
+def prefix_of(target: Path) -> str:
+    """What the folders of the runs on a data set begin with: a variant is another run on another one."""
+    return "ablation" if target.stem == DEMO.stem else f"ablation-{target.stem}"
+
+
 def planned_runs(
     target: Path,
     names: Sequence[str],
@@ -226,7 +232,8 @@ def planned_runs(
         for released, captions in ((False, CAPTIONS), (True, RELEASED_CAPTIONS)):
             if any(variants[name].captions and variants[name].released == released for name in wanted):
                 files = config_files(target, "pspd", released)
-                runs.append(Run(captions, seed, files, common, list(CAPTION_STAGES)))
+                stages = list(CAPTION_STAGES)
+                runs.append(Run(captions, seed, files, common, stages, prefix=prefix_of(target)))
         known["captions"] = load_config(config_files(target, "pspd"), common).caption_directory
         for name in wanted:
             variant = variants[name]
@@ -238,9 +245,10 @@ def planned_runs(
                     name,
                     seed,
                     config_files(target, variant.method, variant.released),
-                    [*common, f"run=ablation-{name}-seed{seed}", *own],
+                    [*common, f"run={prefix_of(target)}-{name}-seed{seed}", *own],
                     list(variant.stages),
                     tuple(f"{other}-seed{seed}" for other in needs),
+                    prefix_of(target),
                 )
             )
     return runs
@@ -498,7 +506,7 @@ def main(arguments: Sequence[str] | None = None, study: Study = ABLATION) -> int
         print(error, file=sys.stderr)
         return 1
     # All that is there, so that a run of one variant or seed does not lose the others' rows.
-    folders = Path(plain.output).glob("ablation-*-seed[0-9]*")
+    folders = Path(plain.output).glob(f"{prefix_of(options.config)}-*-seed[0-9]*")
     seeds = sorted({int(path.name.rpartition("seed")[2]) for path in folders})
     every = plan_of(options, study, list(study.variants), seeds)
     rows = [row for run in every if is_there(run) for row in rows_of(run)]

@@ -17,8 +17,7 @@ from engine.marks import CAPTION_STAGES
 
 _EPOCHS = "train.max_epoch={epochs}"
 _ALL = (*CAPTION_STAGES, "train", "test")
-# Where captions are made otherwise they need a folder of their own.
-_OWN_CAPTIONS = "pre_gen_data={output}/ablation-captions-{name}-seed{seed}"
+_OWN_CAPTIONS = "pre_gen_data={captions}-{name}"  # where they are made otherwise
 
 
 def _variant(title: str, *settings: str, **others: object) -> Variant:
@@ -35,10 +34,10 @@ VARIANTS = {
     "learning-text": _variant("the text encoder learns, too", "train.frozen=[]"),
     "no-average": _variant("the last weights instead of their average", "train.average=0"),
     "identity-batches": _variant("batches of 12 pseudo labels by 4", "train.sampler=identity"),
-    "captioner": _variant(
-        "captions of the captioner for all images",
-        "gen_text.source=captioner",
-        _OWN_CAPTIONS.replace("{name}", "captioner"),
+    "sample-kept": _variant(
+        "the sample keeps stage A's captions",
+        "gen_text.source=both",
+        _OWN_CAPTIONS.replace("{name}", "sample"),
         stages=_ALL,
         captions=False,
     ),

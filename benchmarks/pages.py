@@ -4,7 +4,7 @@
 
 docs/fidelity.md: released configurations beside this project's, and the column of effects (`benchmarks.fidelity`);
 docs/demo_results.md: the rungs of supervision (`benchmarks.rungs`) and one set's model on another's people
-(`benchmarks.cross_sets`). What has no result yet says so. The model zoo has its own command, `benchmarks.model_zoo`.
+(`benchmarks.cross_sets`); docs/pretraining.md: what each step and part brings from the pre-trained start (`benchmarks.adaptation`). What has no result yet says so. The model zoo has its own command, `benchmarks.model_zoo`.
 """
 
 from __future__ import annotations
@@ -17,22 +17,26 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import fidelity, rungs
+from benchmarks import adaptation, fidelity, rungs
 from benchmarks.ablation import ON_TEST, RESULTS, ROOT, Study, on_test_text, read_csv, spread_text
 from benchmarks.model_zoo import filled, newest_first, read_on_test
+from engine.config import load_config
 from engine.results import PLAIN
 from engine.several_seeds import spread
 from retrieval.matrix import ROWS, SHOWN, markdown
 
-FIDELITY, DEMO = ROOT / "docs" / "fidelity.md", ROOT / "docs" / "demo_results.md"
+FIDELITY, DEMO, START = (ROOT / "docs" / f"{page}.md" for page in ("fidelity", "demo_results", "pretraining"))
+PAGES = (FIDELITY, DEMO, START)
 COLUMNS_OF_EFFECTS = 9  # of the page's table; the last but one says what was measured
 UNKNOWN = "to be measured"
+ADAPTATION_SCORES = ("itc_r1", "itm_r1", "itc_mAP", "itm_mAP")
 Rows = Sequence[Mapping[str, Any]]
 
 
 def read_study(study: Study, results: Path = RESULTS) -> list[dict[str, Any]]:
-    """A study's plain rows about the demo, from the newest torch that it was run with."""
-    paths = sorted(results.glob(f"{study.name}-demo-*.csv"), key=newest_first)
+    """A study's plain rows about the data set that it is made for, from the newest torch that it was run with."""
+    data = load_config([study.target]).dataset.label
+    paths = sorted(results.glob(f"{study.name}-{data}-*.csv"), key=newest_first)
     return [row for row in read_csv(paths[0]) if row["protocol"] == PLAIN] if paths else []
 
 
@@ -147,6 +151,19 @@ def rungs_table(rows: Rows) -> str:
     return "\n".join(lines)
 
 
+def adaptation_table(rows: Rows) -> str:
+    """A row for each variant, from the start to what labels would bring."""
+    lines = [
+        "| target test set | seeds | Rank-1, features alone | Rank-1, re-ranked | mAP, features alone | mAP, re-ranked |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, variant in adaptation.VARIANTS.items():
+        found = _of(rows, name)
+        scores = [spread_text([row[score] for row in found]) or UNKNOWN for score in ADAPTATION_SCORES]
+        lines.append(f"| {' | '.join([variant.title, _seeds(found), *scores])} |")
+    return "\n".join(lines)
+
+
 def matrix_table(results: Path = RESULTS) -> str:
     """The source x target matrix of the newest torch."""
     paths = sorted(results.glob("cross_sets-demo-*.csv"), key=newest_first)
@@ -165,7 +182,7 @@ def matrix_table(results: Path = RESULTS) -> str:
 
 
 def made_pages(pages: Mapping[Path, str], results: Path = RESULTS) -> dict[Path, str]:
-    """The two pages with their tables made anew."""
+    """The pages with their tables made anew."""
     rows = read_study(fidelity.STUDY, results)
     effects = {switch.setting: effect_text(rows, name) for name, switch in fidelity.SWITCHES.items()}
     effects["test.also_select_on_test=true"] = gap_text(read_on_test(results))
@@ -175,6 +192,7 @@ def made_pages(pages: Mapping[Path, str], results: Path = RESULTS) -> dict[Path,
             pages[DEMO],
             {"rungs": rungs_table(read_study(rungs.STUDY, results)), "matrix": matrix_table(results)},
         ),
+        START: filled(pages[START], {"adaptation": adaptation_table(read_study(adaptation.STUDY, results))}),
     }
 
 
@@ -183,7 +201,7 @@ def main() -> None:
     argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     ).parse_args()
-    pages = {path: path.read_text("utf-8") for path in (FIDELITY, DEMO)}
+    pages = {path: path.read_text("utf-8") for path in PAGES}
     for path, text in made_pages(pages).items():
         path.write_text(text, "utf-8")
         print(f"{path.relative_to(ROOT)} is filled.", file=sys.stderr)

@@ -11,7 +11,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/environment.bash
 ALL=(palette_accuracy blip_step clip_step training_step itm_reranking feature_extraction image_pipeline evaluation_memory caption_generation
     divided_work pseudo_labels source_term search_index explaining onnx_speed)
-STUDIES=(ablation fidelity rungs cross_sets)
+STUDIES=(ablation adaptation fidelity rungs cross_sets)
 
 # On a CPU with two threads, which sleep while they wait; BENCHMARK_DEVICE=cuda measures on a GPU.
 two_threads() { OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive "$PYTHON" "benchmarks/$1.py" --device "${BENCHMARK_DEVICE:-cpu}"; }
@@ -42,11 +42,15 @@ ablation() { # the demo over three seeds, and the tables of docs/model_zoo.md
     "$PYTHON" -m benchmarks.model_zoo
 }
 
-# Studies of the demo whose tables stand on docs/fidelity.md and docs/demo_results.md; what they share with the ablation is run once.
+# Studies whose tables stand on docs/fidelity.md, docs/demo_results.md and docs/pretraining.md; what they share with the ablation is run once.
 study() {
     "$PYTHON" -m "benchmarks.$1" --jobs "$(nproc)" --threads 1
     "$PYTHON" -m benchmarks.pages
     "$PYTHON" -m benchmarks.model_zoo # what choosing epochs on test would have reported
+}
+adaptation() {
+    study adaptation
+    "$PYTHON" -m benchmarks.demo_steps --picture docs/images/demo_steps.png
 }
 fidelity() { study fidelity; }
 rungs() { study rungs; }

@@ -261,7 +261,9 @@ def test_the_whole_ablation_in_miniature(tmp_path):
     with table.open(encoding="utf-8") as stream:
         rows = {row["variant"]: row for row in csv.DictReader(stream)}
     assert set(rows) == {"captions", "pspd", "warm-up", "labels"}
-    results = json.loads((tmp_path / "output" / "ablation-pspd-seed0" / "results.json").read_text("utf-8"))
+    results = json.loads(
+        (tmp_path / "output" / "ablation-mini-pspd-seed0" / "results.json").read_text("utf-8")
+    )
     assert float(rows["pspd"]["itm_mAP"]) == results["itm"]["mAP"]
     assert all(float(row["peak_mib"]) > 100 and float(row["minutes"]) > 0 for row in rows.values())
     assert "PSPD (`pspd`)" in done.stdout

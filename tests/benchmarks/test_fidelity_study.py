@@ -60,7 +60,7 @@ def test_released_runs_stand_beside_those_of_the_ablation():
 def rows_of(tmp_path, *rows):
     filled = [{**row, "protocol": row.get("protocol", "plain")} for row in rows]
     ablation.write_csv(tmp_path / "fidelity-demo-cpu-2.15.0.csv", filled)
-    return pages.made_pages({p: p.read_text("utf-8") for p in (pages.FIDELITY, pages.DEMO)}, tmp_path)
+    return pages.made_pages({p: p.read_text("utf-8") for p in pages.PAGES}, tmp_path)
 
 
 def named(variant: str, method: str, seed: int, r1: float, **more) -> dict:
@@ -96,7 +96,7 @@ def test_effects_are_differences_of_the_same_seeds(tmp_path):
 def test_without_results_the_page_says_so_and_filling_it_twice_changes_nothing(tmp_path):
     empty = tmp_path / "empty"
     empty.mkdir()
-    texts = {p: p.read_text("utf-8") for p in (pages.FIDELITY, pages.DEMO)}
+    texts = {p: p.read_text("utf-8") for p in pages.PAGES}
     bare = pages.made_pages(texts, empty)
     assert pages.made_pages(bare, empty) == bare
     assert "demo, PSPD" not in bare[pages.FIDELITY].split("## Released")[0].replace('"demo, PSPD: ..."', "")

@@ -99,7 +99,7 @@ def test_every_switch_has_a_run_on_the_demo_or_a_reason_to_have_none():
 
 
 def test_the_page_says_what_was_measured():
-    texts = {path: path.read_text("utf-8") for path in (pages.FIDELITY, pages.DEMO)}
+    texts = {path: path.read_text("utf-8") for path in pages.PAGES}
     assert pages.made_pages(texts) == texts, "run python -m benchmarks.pages"
 
 

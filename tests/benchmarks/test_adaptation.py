@@ -1,0 +1,66 @@
+"""The study from the pre-trained start: what each run may read, equal budgets, its table and its picture."""
+
+from __future__ import annotations
+
+import pytest
+from PIL import Image
+
+from benchmarks import ablation, adaptation, demo_steps, pages
+from engine.building import check_model, supervision
+
+
+def runs_of(names) -> dict[str, ablation.Run]:
+    runs = ablation.planned_runs(adaptation.TARGET, list(names), [1], [], 1, adaptation.VARIANTS)
+    return {run.name: run for run in runs}
+
+
+def test_every_run_starts_from_the_weights_on_the_target_world_and_in_a_folder_of_its_own():
+    runs = runs_of(adaptation.VARIANTS)
+    for run in runs.values():
+        check_model(run.config)
+        assert (
+            run.config.model.pretrained == run.config.pre_train.pretrained == "checkpoint/demo/pretrained.pth"
+        )
+        assert run.config.dataset.synthesis.world == "target"
+        assert run.directory.name == f"ablation-demo-pretrained-{run.label}"  # the demo's are other runs
+        if not run.makes_captions:
+            assert run.config.run_directory == run.directory
+
+
+def test_budgets_are_those_of_the_rounds_and_labels_are_read_where_the_title_says_so():
+    runs = runs_of(adaptation.VARIANTS)
+    plain = runs["pspd"].config.train
+    for name in ("own-classes", "labels", "cada"):
+        assert runs[name].config.train.max_epoch == plain.rounds * plain.max_epoch
+    read = {name: supervision(run.config) for name, run in runs.items() if not run.makes_captions}
+    assert {name for name, rung in read.items() if rung == "labels"} == {"labels", "cada"}
+    assert {name for name, rung in read.items() if rung == "pairs"} == {"pairs"}
+    assert {name for name, rung in read.items() if rung == "zero-shot"} == {"start"}
+    assert all(runs[name].config.train.frozen == [] for name in ("labels", "cada", "pairs", "learning-text"))
+
+
+def test_captions_that_differ_have_their_own_folder():
+    runs = runs_of(["pspd", "sample-kept"])
+    folders = {run.config.caption_directory.name for run in runs.values()}
+    assert folders == {"demo-pretrained-seed1", "demo-pretrained-seed1-sample"}
+    assert not runs["sample-kept"].needs
+
+
+def row(variant: str, seed: int, features: float, reranked: float) -> dict:
+    scores = {"itc_r1": features, "itm_r1": reranked, "itc_mAP": features, "itm_mAP": reranked}
+    return {"variant": variant, "seed": seed, "protocol": "plain", **scores}
+
+
+def test_results_become_a_table_and_a_picture(tmp_path):
+    rows = [row("start", 0, 40.0, 41.0), row("pspd", 0, 50.0, 52.0), row("pspd", 1, 54.0, 56.0)]
+    ablation.write_csv(tmp_path / "adaptation-target-cpu-2.15.0.csv", rows)
+    texts = {path: path.read_text("utf-8") for path in pages.PAGES}
+    page = pages.made_pages(texts, tmp_path)[pages.START]
+    assert "| the start, no training | 0 | 40.00 | 41.00 | 40.00 | 41.00 |" in page
+    assert "| PSPD | 0 1 | 52.00 ± 2.83 (50.00 to 54.00) | 54.00 ± 2.83 (52.00 to 56.00) |" in page
+    assert "| TSN |  | to be measured |" in page
+    demo_steps.draw(pages.read_study(adaptation.STUDY, tmp_path), tmp_path / "steps.png")
+    with Image.open(tmp_path / "steps.png") as picture:
+        assert picture.size > (600, 300)
+    with pytest.raises(ValueError, match=r"run python -m benchmarks\.adaptation first"):
+        demo_steps.draw([], tmp_path / "none.png")
