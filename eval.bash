@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Rank-1/5/10, mAP and mINP of a trained model, with and without ITM re-ranking:
-#   bash eval.bash [demo|syn|cuhk|icfg|rstp|FILE.yaml] [pspd|tsn|cada|ssan|irra|rde|tbps_clip|syntbpr] [--checkpoint FILE] [--seeds N ...] [--set KEY=VALUE ...]
+#   bash eval.bash [demo-pretrained|demo|syn|cuhk|icfg|rstp|FILE.yaml] [pspd|tsn|cada|ssan|irra|rde|tbps_clip|syntbpr] [--checkpoint FILE] [--seeds N ...] [--set KEY=VALUE ...]
 # --seeds 0 1 2 evaluates the model of each seed, and then says mean and spread of the results.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Every stage of a training, then the evaluation:
-#   bash train.bash [demo|syn|cuhk|icfg|rstp|folder|FILE.yaml] [pspd|tsn|cada|ssan|irra|rde|tbps_clip|syntbpr] [--seeds N ...] [--set KEY=VALUE ...] [--from STAGE] [--force] [--dry-run]
-# Without arguments: the demo with PSPD. A finished stage is skipped, an interrupted one goes on where it stopped.
+#   bash train.bash [demo-pretrained|demo|syn|cuhk|icfg|rstp|folder|FILE.yaml] [pspd|tsn|cada|ssan|irra|rde|tbps_clip|syntbpr] [--seeds N ...] [--set KEY=VALUE ...] [--from STAGE] [--force] [--dry-run]
+# Without arguments: the demo with PSPD, from its pre-trained start (demo: the one from scratch). A finished stage is skipped, an interrupted one goes on where it stopped.
 # released/pspd (tsn, cada, ssan) in the place of the method: as its released code does it (docs/fidelity.md).
 # --seeds 0 1 2 does all of it once per seed, and then says mean and spread of the results.
 # --from STAGE does STAGE and all after it again; --force does everything again.

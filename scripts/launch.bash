@@ -7,7 +7,7 @@ usage_error() {
 
 # Sets CONFIGS (files, later ones win) and METHOD from the words before the first option; the rest stays in REST.
 read_target() {
-    local target=demo released=
+    local target=demo-pretrained released=
     METHOD=pspd
     REST=()
     if [ $# -gt 0 ] && [[ $1 != --* ]]; then target=$1; shift; fi
@@ -15,7 +15,7 @@ read_target() {
     REST=("$@")
     if [[ $METHOD == released/* ]]; then released=configs/$METHOD.yaml METHOD=${METHOD#released/}; fi
     [[ $target == *.yaml || $target == *.yml ]] || target=configs/$target.yaml
-    [ -f "$target" ] || usage_error "There is no configuration $target: give demo, syn, cuhk, icfg, rstp, folder or a YAML file."
+    [ -f "$target" ] || usage_error "There is no configuration $target: give demo-pretrained, demo, syn, cuhk, icfg, rstp, folder or a YAML file."
     [ -f "configs/methods/$METHOD.yaml" ] || usage_error "There is no method '$METHOD': give one of $(ls configs/methods | sed 's/\.yaml//' | xargs)."
     CONFIGS=("configs/methods/$METHOD.yaml" "$target")
     # What this method needs on this data set only: configs/demo/tsn.yaml.

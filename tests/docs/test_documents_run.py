@@ -110,7 +110,8 @@ def trained(tmp_path_factory) -> Path:
     """A clone with the small demo in the place of the demo, which has run, and drawn data sets where a reader has real ones."""
     clone = make_clone(tmp_path_factory.mktemp("trained"))
     demo = MINI.format(root=".", name="cuhk_pedes", data="datasets/demo", synthesis=DRAWN)
-    (clone / "configs" / "demo.yaml").write_text(demo.replace("[48, 24]", "[96, 48]"), "utf-8")
+    for name in ("demo-pretrained.yaml", "demo.yaml"):
+        (clone / "configs" / name).write_text(demo.replace("[48, 24]", "[96, 48]"), "utf-8")
     for name in ("cuhk_pedes", "icfg_pedes"):
         make_demo(clone / "data", fmt=name, train=2, val=1, test=2, images=2, seed=0, workers=1)
     shutil.copytree(clone / "data" / "CUHK-PEDES" / "imgs", clone / "data" / "crops")
