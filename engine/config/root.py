@@ -20,12 +20,10 @@ class RuntimeConfig(Section):
     """How to run; nothing here changes a result beyond rounding."""
 
     device: str = "auto"  # auto, cpu, cuda; a single process may name a card, cuda:1
-    precision: Literal["auto", "fp32", "bf16"] = (
-        "auto"  # of the networks' bodies; auto: bf16 on GPUs that have it, and on CPUs for captioning and search
-    )
-    linear: Literal["auto", "onednn", "torch"] = (
-        "auto"  # who computes large products on a CPU; auto: the faster
-    )
+    # of the networks' bodies; auto: bf16 on GPUs that have it, and on CPUs for captioning and search
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    # who computes large products on a CPU; auto: the faster
+    linear: Literal["auto", "onednn", "torch"] = "auto"
     compile: bool = False  # training steps, by torch.compile; dropout then draws otherwise
     workers: Positive = 2
     threads: Count = 0  # 0: leave torch's own choice

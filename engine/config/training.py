@@ -74,14 +74,12 @@ class TrainConfig(Section):
     lr_warmup_start: Fraction = 0.0  # the share of init_lr that a warm-up over epochs starts from
     schedule: Literal["epoch", "step"] = "epoch"  # whether the rate changes with every epoch or every step
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
-    decay_vectors: bool = (
-        False  # biases and normalisation as well, as BLIP's methods' released code; no warm-up does
-    )
+    # biases and normalisation as well, as BLIP's methods' released code; no warm-up does
+    decay_vectors: bool = False
     betas: tuple[Decay, Decay] = (0.9, 0.999)  # AdamW's, as eps
     eps: Rate = 1e-8
-    average: Decay = (
-        0.0  # of the weights over the steps, evaluated, kept and labelled with instead of the last; 0: none
-    )
+    # of the weights over the steps, evaluated, kept and labelled with instead of the last; 0: none
+    average: Decay = 0.0
     # Encoders that stay as they start, with their projections (docs/training.md); no warm-up or synthetic training heeds it
     frozen: list[Literal["image", "text"]] = Field(default_factory=list)
     warm_up: WarmUpConfig = Field(default_factory=WarmUpConfig)
@@ -140,12 +138,10 @@ class CorrectionConfig(Section):
     enabled: bool = True
     k_tests: Positive = 26
     k: Positive = 20
-    agreement: Fraction = (
-        0.0  # the share of matched samples that a vote takes (docs/clustering.md); 0: the paper's rule
-    )
-    captions: Literal["base", "styled", "fixed"] | None = (
-        None  # which generated captions; none: those that are clustered
-    )
+    # the share of matched samples that a vote takes (docs/clustering.md); 0: the paper's rule
+    agreement: Fraction = 0.0
+    # which generated captions; none: those that are clustered
+    captions: Literal["base", "styled", "fixed"] | None = None
     first_token: Literal["enc", "cls"] = "enc"  # of texts that are matched with images for it
 
 
