@@ -38,7 +38,9 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
-from serving.page import CAUTION, MOST_PICTURES, Guard, Page, page_server
+from serving.guard import Guard
+from serving.page import page_server
+from serving.page_answers import CAUTION, MOST_PICTURES, Page
 
 pytestmark = pytest.mark.integration
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
