@@ -9,7 +9,6 @@ torchvision:hf:OWNER/NAME[/FILE]     the same from a hub, see `engine.hub`
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -175,82 +174,32 @@ def _distinct(
 def _built(weights: str, options: dict[str, Any]) -> Any:
     from torchvision.models import detection
 
-    # A detector's backbone comes with its own weights, so ImageNet's are never asked for.
-    if weights in MODELS and not Path(weights).exists():
-        return _released(detection, weights, options)
-    state = _read_weights(weights)
-    name = _model_of(state, detection, weights)
+    from engine.detector_weights import detector_weights
+
+    tensors = detector_weights(weights, MODELS, "behind torchvision:")
+    name = _model_of({key: tuple(tensor.shape) for key, tensor in tensors.items()}, weights)
     if name is None:
         raise UserError(
             f"{weights} holds no detector that is known here ({', '.join(MODELS)}, each with COCO's 91 classes): name another file."
         )
+    # The backbone's own weights are among them, so ImageNet's are not asked for.
     model = getattr(detection, name)(weights=None, weights_backbone=None, **options)
-    model.load_state_dict(state)
+    model.load_state_dict(tensors)
     return model
 
 
-def _released(detection: Any, name: str, options: dict[str, Any]) -> Any:
-    """A model with the weights that torchvision releases, fetched into torch's own folder once."""
-    import torch
-    from torchvision.models import get_model_weights
-
-    released = get_model_weights(name).DEFAULT
-    folder = torch.hub.get_dir()
-    try:
-        state = released.get_state_dict(progress=True, check_hash=True)
-    except (OSError, RuntimeError) as error:  # urllib's are OSErrors; another digest is a RuntimeError
-        raise UserError(
-            f"The weights of {name} can't be had ({error}): fetch {released.url} by hand into "
-            f"{os.path.join(folder, 'checkpoints')}, or name it by --detector torchvision:FILE."
-        ) from None
-    model = getattr(detection, name)(weights=None, weights_backbone=None, **options)
-    model.load_state_dict(state)
-    return model
-
-
-def _read_weights(name: str) -> dict[str, Any]:
-    """Tensors by name, from a safetensors file or a pickle of plain tensors."""
-    import torch
-    from safetensors.torch import load_file
-
-    from engine.hub import located
-
-    path = located(name)
-    if path.is_dir():
-        files = sorted(
-            file for file in path.iterdir() if file.suffix in (".safetensors", ".pth", ".pt", ".bin")
-        )
-        if len(files) != 1:
-            raise UserError(
-                f"{path} holds {len(files)} files of weights: name one of them behind torchvision:."
-            )
-        path = files[0]
-    if not path.is_file():
-        raise UserError(
-            f"There is no {path}: name a file of weights behind torchvision:, or one of {', '.join(MODELS)}."
-        )
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file raises whatever its bytes lead to
-        raise UserError(
-            f"{path} can't be read as weights ({type(error).__name__}): fetch it again."
-        ) from None
-    state = state.get("model", state) if isinstance(state, dict) else state
-    return state if isinstance(state, dict) else {}
-
-
-def _model_of(state: dict[str, Any], detection: Any, file: str) -> str | None:
+def _model_of(shapes: dict[str, tuple[int, ...]], file: str) -> str | None:
     """Which of `MODELS` has tensors of these names and shapes."""
     import torch
+    from torchvision.models import detection
 
-    shapes = {name: tuple(getattr(tensor, "shape", ())) for name, tensor in state.items()}
+    from engine.detector_weights import shapes_of
+
     # Two of them have the same tensors and differ in the size of the image: the file's name tells.
     order = sorted(MODELS, key=lambda name: ("320" in name) != ("320" in Path(file).name))
     for name in order:
         with torch.device("meta"):
             model = getattr(detection, name)(weights=None, weights_backbone=None)
-        if shapes == {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}:
+        if shapes == shapes_of(model):
             return name
     return None

@@ -16,6 +16,7 @@ from captioning.pipeline import Progress
 from data.errors import UserError
 from engine import distributed
 from engine.config import BackendConfig, GenImagesConfig
+from engine.detector_weights import detector_weights
 from engine.hub import is_hub_name, located
 from engine.log import LOGGER
 from engine.marks import IMAGE_STAGE, Mark
@@ -211,7 +212,13 @@ def _part(context: Context, table: Mapping[str, str], name: str, options: Mappin
     device, scenario = context.machine.device, context.config.gen_images.scenario
     named = {option: str(located(options[option])) for option in HELD if is_hub_name(options.get(option, ""))}
     return make(
-        table, name, {**options, **named}, device=device, half=device.type == "cuda", scenario=scenario
+        table,
+        name,
+        {**options, **named},
+        device=device,
+        half=device.type == "cuda",
+        scenario=scenario,
+        read_weights=detector_weights,
     )
 
 

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.models.detection import KeypointRCNN_ResNet50_FPN_Weights, keypointrcnn_resnet50_fpn
+from torchvision.models.detection import keypointrcnn_resnet50_fpn
 from torchvision.transforms.functional import pil_to_tensor
 
 from data.errors import UserError
 from synthesis.generation.batches import in_batches
 from synthesis.generation.parts import Person
 
+WeightReader = Callable[[str, Sequence[str], str], Mapping[str, Tensor]]
 MODEL = "keypointrcnn_resnet50_fpn"
 _PERSON = 1  # the class; 0 is the background
 # How far people who mark a point are apart, as a share of the root of the person's area (COCO's "sigmas", in its order).
@@ -37,12 +37,12 @@ class KeypointFilter:
     probability that the point lies within two of COCO's standard deviations from where it is said to be (`confidences`).
 
     Args:
-        weights: a file with the network's weights, or torchvision's name for them (`keypointrcnn_resnet50_fpn`), which
-            torchvision fetches once.
+        weights: a name of the network's weights for `read_weights`: torchvision's own (`keypointrcnn_resnet50_fpn`), or a file.
         score: a detection below it is no person.
         overlap: of two boxes that overlap more (intersection over union) the surer one is kept; SynTBPR's value.
         size: pixels that an image's shorter side is brought to (the longer one: 5/3 of it at most); torchvision's habit.
         batch: images at a time, of one size.
+        read_weights: the tensors behind a name, the names that torchvision releases weights by, and where another is set.
         device: where to compute.
         half: in half precision, on a GPU; boxes, points and confidences are single in any case.
 
@@ -57,6 +57,8 @@ class KeypointFilter:
         overlap: float = 0.1,
         size: int = 800,
         batch: int = 8,
+        *,
+        read_weights: WeightReader,
         device: torch.device | str = "cpu",
         half: bool = False,
     ) -> None:
@@ -64,12 +66,11 @@ class KeypointFilter:
         self._device = torch.device(device)
         self._half = half and self._device.type == "cuda"
         self._batch = batch
-        state = _released() if weights == MODEL and not Path(weights).exists() else _read(Path(weights))
         # 5/3 is torchvision's 1333 for 800. The backbone's own weights are in the file, so ImageNet's are not asked for.
         sizes = {"min_size": size, "max_size": round(size * 5 / 3)}
         limits = {"box_score_thresh": score, "box_nms_thresh": overlap}
         network = keypointrcnn_resnet50_fpn(weights=None, weights_backbone=None, **sizes, **limits)
-        _fill(network, state, weights)
+        _fill(network, read_weights(weights, [MODEL], "in the filter's options (weights)"), weights)
         self._network = network.eval().to(self._device)
         self._heatmaps: list[Tensor] = []
         network.roi_heads.keypoint_predictor.register_forward_hook(
@@ -143,40 +144,15 @@ def _people(answer: dict[str, Tensor], heatmaps: Tensor | None) -> list[Person]:
     return sorted(found, key=lambda person: -person.score)
 
 
-def _fill(network: torch.nn.Module, state: dict[str, Any], weights: str) -> None:
-    own = network.state_dict()
-    if {name: tuple(getattr(tensor, "shape", ())) for name, tensor in state.items()} != {
-        name: tuple(tensor.shape) for name, tensor in own.items()
-    }:
+def _fill(network: torch.nn.Module, tensors: Mapping[str, Tensor], weights: str) -> None:
+    """The counters of batches stay as they are: the released weights were trained with a frozen normalisation, without any."""
+    own = {
+        name: tensor.shape
+        for name, tensor in network.state_dict().items()
+        if "num_batches_tracked" not in name
+    }
+    if {name: tensor.shape for name, tensor in tensors.items()} != own:
         raise UserError(
             f"{weights} holds another network than torchvision's {MODEL}: name a file with its weights."
         )
-    network.load_state_dict(state)
-
-
-def _released() -> dict[str, Any]:
-    released = KeypointRCNN_ResNet50_FPN_Weights.DEFAULT
-    try:
-        return dict(released.get_state_dict(progress=True, check_hash=True))
-    except (OSError, RuntimeError) as error:  # urllib's are OSErrors; another digest is a RuntimeError
-        raise UserError(
-            f"The weights of {MODEL} can't be had ({error}): fetch {released.url} by hand into "
-            f"{Path(torch.hub.get_dir()) / 'checkpoints'}, or name the file in the filter's options (weights)."
-        ) from None
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """Tensors by name, from a safetensors file or a pickle of plain tensors."""
-    from safetensors.torch import load_file
-
-    if not path.is_file():
-        raise UserError(f"There is no {path}: name a file of weights, or {MODEL}, which torchvision fetches.")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file raises whatever its bytes lead to
-        raise UserError(
-            f"{path} can't be read as weights ({type(error).__name__}): fetch it again."
-        ) from None
-    return state if isinstance(state, dict) else {}
+    network.load_state_dict(tensors)

@@ -1,8 +1,9 @@
 """What the steps of the pipeline hand to each other, and what a generator, an editor and a person filter offer.
 
 One that is named in the configuration is looked up in `synthesis.generation.registry` and made with its options there; its
-constructor also gets `device` (a torch device), `half` (whether to compute in half precision) and `scenario` (whose look it has
-learned: "none", "few" or "all") where it has parameters of these names.
+constructor also gets `device` (a torch device), `half` (whether to compute in half precision), `scenario` (whose look it has
+learned: "none", "few" or "all") and `read_weights` (weights by name, `engine.detector_weights`) where it has parameters of
+these names.
 """
 
 from __future__ import annotations

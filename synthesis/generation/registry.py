@@ -28,7 +28,7 @@ def make(table: Mapping[str, str], name: str, options: Mapping[str, Any], **surr
         table: one of the three above.
         name: a key of it.
         options: of the constructor; a name that it does not have is refused.
-        surroundings: `device`, `half`, `scenario`: handed over where the constructor has a parameter of that name.
+        surroundings: handed over where the constructor has a parameter of that name (`synthesis.generation.parts`).
 
     Raises:
         ValueError: an unknown name or option, with those that there are.

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from data.errors import UserError
+from engine.detector_weights import shapes_of
 from serving import detecting
 from serving.detecting import MODELS, make_detector
 from serving.tracks import overlap
@@ -93,9 +94,9 @@ def test_safetensors_and_other_sizes_are_known_by_their_tensors(weights, tmp_pat
 
     with torch.device("meta"):
         for name in MODELS[:3]:
-            tensors = getattr(detection, name)(weights=None, weights_backbone=None).state_dict()
-            assert detecting._model_of(tensors, detection, "weights.pth") == name
-    assert detecting._model_of(state, detection, "mobilenet_320.pth") == MODELS[3]
+            shapes = shapes_of(getattr(detection, name)(weights=None, weights_backbone=None))
+            assert detecting._model_of(shapes, "weights.pth") == name
+            assert detecting._model_of(shapes, "with_320.pth") == (MODELS[3] if "mobilenet" in name else name)
 
 
 def test_what_is_no_detector_is_told(tmp_path, weights):
@@ -110,14 +111,19 @@ def test_what_is_no_detector_is_told(tmp_path, weights):
         f"torchvision:{tmp_path / 'no.pth'}"
     )
     (tmp_path / "text.pth").write_text("no weights")
-    assert "can't be read as weights" in told(f"torchvision:{tmp_path / 'text.pth'}")
+    assert "no PyTorch checkpoint" in told(f"torchvision:{tmp_path / 'text.pth'}")
     (tmp_path / "text.safetensors").write_bytes(b"\xff" * 100)
-    assert "can't be read as weights" in told(f"torchvision:{tmp_path / 'text.safetensors'}")
+    assert "no safetensors file" in told(f"torchvision:{tmp_path / 'text.safetensors'}")
     (tmp_path / "cut.pth").write_bytes(weights.read_bytes()[:10_000])
-    assert "can't be read as weights" in told(f"torchvision:{tmp_path / 'cut.pth'}")
-    for number, content in enumerate(({"a": torch.zeros(2)}, [1], {"model": 3}, {"a": 3})):
+    assert "no PyTorch checkpoint" in told(f"torchvision:{tmp_path / 'cut.pth'}")
+    contents = {
+        "no detector that is known here": {"a": torch.zeros(2)},
+        "a list, not the named weights": [1],
+        "no tensors": {"model": 3},
+    }
+    for number, (words, content) in enumerate(contents.items()):
         torch.save(content, tmp_path / f"{number}.pth")
-        assert "holds no detector that is known here" in told(f"torchvision:{tmp_path / f'{number}.pth'}")
+        assert f"holds {words}" in told(f"torchvision:{tmp_path / f'{number}.pth'}")
     (tmp_path / "empty").mkdir()
     assert "holds 0 files of weights" in told(f"torchvision:{tmp_path / 'empty'}")
     assert "is no name on a hub" in told("torchvision:hf:nothing")

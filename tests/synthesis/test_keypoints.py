@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
-from torchvision.models.detection import keypointrcnn_resnet50_fpn
+from safetensors.torch import load_file, save_file
+from torchvision.models import resnet50
+from torchvision.models.detection import KeypointRCNN, keypointrcnn_resnet50_fpn
+from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor
+from torchvision.ops import FrozenBatchNorm2d
 
 from data.errors import UserError
+from engine.detector_weights import detector_weights
 from synthesis.filters import is_whole_person
-from synthesis.generation import keypoints
-from synthesis.generation.keypoints import SIGMAS, KeypointFilter, confidences
+from synthesis.generation.keypoints import MODEL, SIGMAS, KeypointFilter, confidences
 from synthesis.generation.parts import Person
 
 
@@ -38,7 +42,11 @@ def weights(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def network(weights):
-    return KeypointFilter(str(weights), score=0.8, size=48, batch=2)
+    return finder(weights, score=0.8, size=48, batch=2)
+
+
+def finder(weights: Path | str, **options) -> KeypointFilter:
+    return KeypointFilter(str(weights), read_weights=detector_weights, **options)
 
 
 def images(count: int, size: tuple[int, int] = (48, 64)) -> list[Image.Image]:
@@ -105,7 +113,7 @@ def test_images_of_several_sizes_keep_their_places(network):
 
 
 def test_no_image_and_no_person(weights):
-    strict = KeypointFilter(str(weights), score=0.999, size=64)
+    strict = finder(weights, score=0.999, size=64)
     assert strict.people([]) == []
     assert strict.people(images(2)) == [[], []]
 
@@ -159,16 +167,14 @@ def test_weights_of_torchvisions_own_name_that_can_not_be_fetched(monkeypatch):
     def refuse(*_arguments, **_options):
         raise OSError("no route to host")
 
-    monkeypatch.setattr(
-        keypoints.KeypointRCNN_ResNet50_FPN_Weights.DEFAULT.__class__, "get_state_dict", refuse
-    )
-    with pytest.raises(UserError, match=r"no route to host.*by hand into"):
-        KeypointFilter()
+    monkeypatch.setattr("torch.hub.download_url_to_file", refuse)
+    with pytest.raises(UserError, match=r"no route to host.*by hand into .*in the filter's options"):
+        finder(MODEL)
 
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [(None, "There is no"), (b"no weights", "fetch it again"), ({"a": torch.ones(1)}, "another network")],
+    [(None, "There is no"), (b"no weights", "download it again"), ({"a": torch.ones(1)}, "another network")],
 )
 def test_other_files_are_refused(tmp_path, content, words):
     path = tmp_path / "weights.pth"
@@ -177,12 +183,21 @@ def test_other_files_are_refused(tmp_path, content, words):
     elif content is not None:
         torch.save(content, path)
     with pytest.raises(UserError, match=words):
-        KeypointFilter(str(path))
+        finder(path)
 
 
 def test_a_pickle_of_weights_is_read_as_well(weights, tmp_path, network):
-    from safetensors.torch import load_file
-
     torch.save(load_file(weights), tmp_path / "network.pth")
-    other = KeypointFilter(str(tmp_path / "network.pth"), score=0.8, size=48, batch=2)
+    other = finder(tmp_path / "network.pth", score=0.8, size=48, batch=2)
+    assert same(other.people(images(1))[0], network.people(images(1))[0])
+
+
+def test_weights_as_torchvision_trains_them_are_read(weights, tmp_path, network):
+    """With a frozen normalisation in the backbone, whose files have no counters of batches."""
+    body = resnet50(weights=None, norm_layer=FrozenBatchNorm2d)
+    frozen = KeypointRCNN(_resnet_fpn_extractor(body, 3), num_classes=2, num_keypoints=17)
+    frozen.load_state_dict(load_file(weights))
+    assert not [name for name in frozen.state_dict() if "num_batches_tracked" in name]
+    torch.save(frozen.state_dict(), tmp_path / "released.pth")
+    other = finder(tmp_path / "released.pth", score=0.8, size=48, batch=2)
     assert same(other.people(images(1))[0], network.people(images(1))[0])
