@@ -108,7 +108,6 @@ def test_operations_are_those_that_torch_counts(tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("models.backbones.linear._suits_onednn", lambda *_: False)
         patch.setattr("models.backbones.attention.F.scaled_dot_product_attention", _written_out)
-        patch.setattr("timm.models.vision_transformer.F.scaled_dot_product_attention", _written_out)
         pairs = counted(lambda: model.text_encoder(texts.ids, None, tokens))
         alone = counted(lambda: model.text_encoder(texts.ids))
         pictures = counted(lambda: model.visual_encoder(images))
