@@ -13,35 +13,57 @@ from __future__ import annotations
 import argparse
 import itertools
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch.nn.functional import avg_pool2d, normalize
+from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
 from benchmarks.measure import RESULTS, write_csv
 from clustering.correction import correct_labels, matched_samples
 from clustering.pseudo_labels import Clusters, cluster
 from engine.config import Config, load_config
 from engine.feeds import ImageFeed
-from engine.labels import agreement_with
+from engine.labels import agreement_with, encode_pairs
+from engine.machine import Machine
 from engine.opening import open_model
 from engine.sources import open_dataset
 from models.methods.base import Method
-from retrieval.division import Division
-from retrieval.encode import Gallery, GalleryWriter
+from models.world import World
 from retrieval.itm import candidates
-from retrieval.verbs import TokenisedCaptions, inference
+from retrieval.verbs import inference
 
 BLUR = 9  # pixels of a picture 96 high
 CANDIDATES = ((6, 4), (12, 6), (26, 20))  # (k_tests, k): of the demo, and of the paper
 AGREEMENTS = (0.0, 0.5, 0.75)
-BATCH = 64
+CPU = Machine(torch.device("cpu"), World(), torch.float32)
 
 
-def swapped(captions: list[str], identities: np.ndarray, share: float, seed: int) -> list[str]:
-    """The captions with a share of them exchanged for those of images of other people."""
+class PartlyBlurred(ImageFeed):
+    """Images of which those where `blurred` (N,) is true are as a camera out of focus has them."""
+
+    blurred: np.ndarray
+
+    def batches(
+        self, batch_size: int, device: torch.device, indices: np.ndarray | None = None
+    ) -> Iterator[Tensor]:
+        """As of any feed."""
+        rows = np.arange(len(self)) if indices is None else indices
+        for number, images in enumerate(super().batches(batch_size, device, rows)):
+            soft = torch.from_numpy(
+                self.blurred[rows[number * batch_size : number * batch_size + len(images)]]
+            )
+            images[soft] = avg_pool2d(
+                images[soft], BLUR, stride=1, padding=BLUR // 2, count_include_pad=False
+            )
+            yield images
+
+
+def with_wrong_ones(captions: list[str], identities: np.ndarray, share: float, seed: int) -> list[str]:
+    """The captions, a share of them replaced by captions of other people."""
     random = np.random.default_rng(seed)
     wrong = random.permutation(len(captions))[: round(share * len(captions))]
     result = list(captions)
@@ -49,30 +71,6 @@ def swapped(captions: list[str], identities: np.ndarray, share: float, seed: int
         others = np.flatnonzero(identities != identities[index])
         result[index] = captions[random.choice(others)]
     return result
-
-
-def encoded(
-    model: Method, feed: ImageFeed, captions: list[str], blurred: np.ndarray
-) -> tuple[np.ndarray, Gallery, torch.Tensor]:
-    """Fused features (N, F), the images' tokens and features, and the captions' normalised features."""
-    division, texts = Division(len(feed), BATCH), TokenisedCaptions(model, captions)
-    gallery = GalleryWriter(division, token_dtype=torch.float16)
-    fused, text_features = [], []
-    with inference(model):
-        for images in feed.batches(BATCH, torch.device("cpu")):
-            rows = np.arange(gallery.done, gallery.done + len(images))
-            soft = torch.from_numpy(blurred[rows])
-            images[soft] = avg_pool2d(
-                images[soft], BLUR, stride=1, padding=BLUR // 2, count_include_pad=False
-            )
-            batch = texts.select(rows, torch.device("cpu"))
-            image_tokens, image_feature = model.encode_images(images)
-            text_tokens, text_feature = model.encode_texts(batch)
-            features = image_tokens, image_feature, text_tokens, text_feature
-            fused.append(model.cluster_features(*features, batch.mask).float().numpy())
-            gallery.add(image_tokens, image_feature)
-            text_features.append(normalize(text_feature.float(), dim=1))
-    return np.concatenate(fused), gallery.finished(), torch.cat(text_features)
 
 
 def measured(
@@ -105,20 +103,21 @@ def study(model: Method, config: Config, options: argparse.Namespace) -> list[di
     records = [record for record in dataset.train if record.captions]
     identities = np.array([record.identity for record in records])
     captions = [record.captions[0] for record in records]
-    feed = ImageFeed.of([dataset.image_root / record.image for record in records], config)
+    feed = PartlyBlurred.of([dataset.image_root / record.image for record in records], config)
     names = ("metric", "ratio", "min_samples", "k1", "k2", "lam", "eps")
     settings = {name: getattr(config.cluster, name) for name in names}
     rows = []
     for wrong, soft in itertools.product(options.wrong, options.blurred):
-        texts = swapped(captions, identities, wrong, options.seed)
-        blurred = np.random.default_rng(options.seed + 1).random(len(records)) < soft
-        fused, gallery, text_features = encoded(model, feed, texts, blurred)
-        clusters = cluster(fused, **settings)
-        with gallery:
+        texts = with_wrong_ones(captions, identities, wrong, options.seed)
+        feed.blurred = np.random.default_rng(options.seed + 1).random(len(records)) < soft
+        with inference(model):
+            pairs = encode_pairs(model, feed, texts, config, CPU, None, tokens=True)
+        clusters = cluster(pairs.fused, **settings)
+        with pairs.gallery:
             for k_tests, k in CANDIDATES:
-                found = candidates(model, texts, gallery, text_features, k_tests, k)
+                found = candidates(model, pairs.texts, pairs.gallery, pairs.text_features, k_tests, k)
                 level = {"wrong captions %": 100 * wrong, "blurred images %": 100 * soft}
-                for row in measured(clusters, fused, found, identities):
+                for row in measured(clusters, pairs.fused, found, identities):
                     rows.append({**level, "k_tests": k_tests, "k": k, **row})
                     print(rows[-1], flush=True)
     return rows

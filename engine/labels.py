@@ -101,12 +101,14 @@ def pseudo_labels(
     model.eval()
     corrected = config.correction.enabled
     with inference(model):
-        encoded = _encode(
+        encoded = encode_pairs(
             model, feed, captions, config, machine, progress, tokens=corrected and model.has_matching
         )
         source_features = None
         if source is not None:
-            source_features = _encode(model, source.feed, source.captions, config, machine, progress).fused
+            source_features = encode_pairs(
+                model, source.feed, source.captions, config, machine, progress
+            ).fused
     clusters = None
     if machine.processes.rank == 0:
         clusters = _cluster(encoded.fused, source_features, config, eps, machine.device)
@@ -126,7 +128,7 @@ def pseudo_labels(
 
 def _candidates(
     model: Method,
-    encoded: _Encoded,
+    encoded: EncodedPairs,
     captions: Sequence[str] | None,
     config: Config,
     machine: Machine,
@@ -145,7 +147,7 @@ def _candidates(
         )
 
 
-class _Encoded(NamedTuple):
+class EncodedPairs(NamedTuple):
     """The training images with their captions: `fused` (N, K) is clustered, the rest is what the correction matches.
 
     All of it is on every process, but the tokens in `gallery`: each has those of its share of the images.
@@ -157,7 +159,7 @@ class _Encoded(NamedTuple):
     text_features: Tensor  # (N, F), L2-normalised
 
 
-def _encode(
+def encode_pairs(
     model: Method,
     feed: ImageFeed,
     captions: Sequence[str],
@@ -165,8 +167,14 @@ def _encode(
     machine: Machine,
     progress: Progress | None,
     tokens: bool = False,
-) -> _Encoded:
-    """Every image and every caption once; image tokens are kept if they are to be matched."""
+) -> EncodedPairs:
+    """Every image and every caption once, inside `inference`; all processes share the work.
+
+    Args:
+        captions: one per image of ``feed``.
+        progress: called with (done, total) of this process's share.
+        tokens: whether image tokens are kept, to be matched.
+    """
     division = Division(len(feed), config.test.batch_size, machine.processes)
     rows = division.rows()
     texts = TokenisedCaptions(model, list(captions))
@@ -192,7 +200,7 @@ def _encode(
         if progress is not None:
             progress(gallery.done, gallery.count)
     all_texts = torch.from_numpy(division.gather(text_features))
-    return _Encoded(division.gather(fused), texts, gallery.finished(), all_texts)
+    return EncodedPairs(division.gather(fused), texts, gallery.finished(), all_texts)
 
 
 def _draw(clusters: Clusters, features: np.ndarray, figure: Path | None) -> None:
