@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from captioning.attributes import group
-from captioning.files import CAPTIONS, PRE_CAPTIONS, both_captions, load_captions, load_pre_captions
+from captioning.files import CAPTIONS, PRE_CAPTIONS, Caption, both_captions, load_captions, load_pre_captions
 from data import PedesDataset
 from data.errors import UserError
 from data.records import NO_IDENTITY
@@ -153,51 +153,59 @@ def generated_material(dataset: PedesDataset, config: Config) -> Material:
     """
     kinds = caption_kinds(config)
     wanted = training_images(dataset)
-    records = generated_captions(config, wanted) if CAPTIONER_KINDS & set(kinds) else {}
-    fixed = fixed_captions(config, wanted) if "fixed" in kinds else {}
-    images = [image for image in wanted if image in records or image in fixed]
-
-    def text_of(image: str, kind: str) -> str:
-        return fixed.get(image, "") if kind == "fixed" else getattr(records.get(image), f"{kind}_caption", "")
-
-    owners, captions = [], []
-    for index, image in enumerate(images):
-        for kind in kinds:
-            text = text_of(image, kind)
-            if not text:
-                continue
-            own = kind == "styled"
-            grouped = (records[image].upper, records[image].lower) if own else (None, None)
-            captions.append(training_caption(text, *grouped))
-            owners.append(index)
+    made = GeneratedCaptions(
+        generated_captions(config, wanted) if CAPTIONER_KINDS & set(kinds) else {},
+        fixed_captions(config, wanted) if "fixed" in kinds else {},
+    )
+    images = [image for image in wanted if image in made.records or image in made.fixed]
+    captions = [(owner, made.caption(image, kind)) for owner, image in enumerate(images) for kind in kinds]
+    captions = [(owner, caption) for owner, caption in captions if caption is not None]
     if not captions:
         raise UserError(
             f"There are no {' or '.join(kinds)} captions: make them again with gen_text.py --force."
         )
-
-    def one_each(first: str) -> list[str]:
-        """Of every image the caption of this kind; where it has none, another."""
-        return [
-            next(text for kind in (first, "base", "fixed") if (text := text_of(image, kind)))
-            for image in images
-        ]
-
-    chosen = config.correction.captions
+    corrected_by = config.correction.captions
     directory = config.caption_directory / "tokenizer"
-    shared = None if records else _vocabulary_texts(config, wanted)
-    if not records and shared is None:
+    shared = None if made.records else _vocabulary_texts(config, wanted)
+    if not made.records and shared is None:
         directory = directory.with_name("tokenizer-fixed")
     return Material(
         [dataset.image_root / image for image in images],
-        np.asarray(owners),
-        captions,
-        one_each(kinds[-1]),
+        np.asarray([owner for owner, _ in captions]),
+        [caption for _, caption in captions],
+        [made.text_at_least(image, kinds[-1]) for image in images],
         np.full(len(images), NO_IDENTITY),
         config.dataset.label,
         directory,
         shared,
-        one_each(chosen) if chosen else None,
+        [made.text_at_least(image, corrected_by) for image in images] if corrected_by else None,
     )
+
+
+@dataclass(frozen=True)
+class GeneratedCaptions:
+    """What the stages before have made: `records` of the captioner's two kinds, and texts in one `fixed` style, by image."""
+
+    records: Mapping[str, Caption]
+    fixed: Mapping[str, str]
+
+    def text(self, image: str, kind: str) -> str:
+        """An image's caption of one kind; empty where it has none."""
+        if kind == "fixed":
+            return self.fixed.get(image, "")
+        return getattr(self.records.get(image), f"{kind}_caption", "")
+
+    def text_at_least(self, image: str, kind: str) -> str:
+        """An image's caption of this kind; where it has none, another."""
+        return next(text for each in (kind, "base", "fixed") if (text := self.text(image, each)))
+
+    def caption(self, image: str, kind: str) -> TrainingCaption | None:
+        """An image's caption of one kind with its attribute words, which stage C groups of the styled ones alone."""
+        text = self.text(image, kind)
+        if not text:
+            return None
+        grouped = (self.records[image].upper, self.records[image].lower) if kind == "styled" else ()
+        return training_caption(text, *grouped)
 
 
 def _vocabulary_texts(config: Config, images: Sequence[str]) -> list[str] | None:

@@ -16,7 +16,7 @@ from engine.building import pixels_of
 from engine.evaluation import Split, evaluate_split, open_split
 from engine.log import LOGGER
 from engine.marks import Mark
-from engine.opening import open_model
+from engine.opening import Opened, open_model
 from engine.results import MSM, PLAIN, results_path, told, where
 from engine.run import Run
 from engine.sources import open_dataset, say_what_is_cut
@@ -41,31 +41,20 @@ def evaluate_run(context: Context) -> None:
     dataset = open_dataset(config)
     directory = config.run_directory
     run = Run(directory, "log.txt", context.stop)
-    named = context.arguments.checkpoint
-    opened = open_model(named or directory / "best.pth", check=run.stop_if_asked)
-    model, content, path = opened.model, opened.content, opened.path
-    if not opened.trained:
-        raise UserError(
-            f"{path} is {content['method']} as it was released, and results belong to a method: train it first, or search "
-            "with it as it is (python search.py index --checkpoint)."
-        )
-    if content["method"] != config.model.method:
-        raise UserError(
-            f"{path} is a model of the method '{content['method']}', and the configuration's is '{config.model.method}': its "
-            f"results would stand in the wrong place. Give the method's own file, configs/methods/{content['method']}.yaml."
-        )
-    model = context.machine.place(model)
+    opened = _open_checkpoint(context, run)
+    content = opened.content
+    model = context.machine.place(opened.model)
     split = open_split(dataset, config.test.split, config, tuple(content["image_size"]), pixels_of(model))
     if split is None:
         LOGGER.info(
             "This data set has no %s split (a bare folder has no captions to query with): nothing to evaluate. "
             "The model is %s.",
             config.test.split,
-            path,
+            opened.path,
         )
         return
     context.say_machine()
-    LOGGER.info("Evaluating %s: %d queries, %d images.", path, len(split.captions), len(split.images))
+    LOGGER.info("Evaluating %s: %d queries, %d images.", opened.path, len(split.captions), len(split.images))
     say_what_is_cut(model.tokenizer, split.captions, split.name)
     evaluation = evaluate_split(model, split, config, context.machine, config.test.k_test, run.stop_if_asked)
     mark = Mark.of("test", config)
@@ -80,9 +69,33 @@ def evaluate_run(context: Context) -> None:
         _evaluate_msm(context, run, model, content, dataset, split)
     if distributed.is_main():
         print(where(config))
-    if named is None:
+    if context.arguments.checkpoint is None:
         mark.set()
     distributed.barrier()
+
+
+def _open_checkpoint(context: Context, run: Run) -> Opened:
+    """The checkpoint that is named, or the run's own.
+
+    Raises:
+        UserError: it can't be had, or its results would stand in the wrong place.
+    """
+    wanted = context.config.model.method
+    opened = open_model(
+        context.arguments.checkpoint or context.config.run_directory / "best.pth", check=run.stop_if_asked
+    )
+    found = opened.content["method"]
+    if not opened.trained:
+        raise UserError(
+            f"{opened.path} is {found} as it was released, and results belong to a method: train it first, or search "
+            "with it as it is (python search.py index --checkpoint)."
+        )
+    if found != wanted:
+        raise UserError(
+            f"{opened.path} is a model of the method '{found}', and the configuration's is '{wanted}': its "
+            f"results would stand in the wrong place. Give the method's own file, configs/methods/{found}.yaml."
+        )
+    return opened
 
 
 def _evaluate_msm(
