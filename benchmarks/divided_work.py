@@ -147,9 +147,8 @@ def check_same(one: Path, other: Path) -> None:
     )
     apart = float(np.abs(scores - other_scores).max())
     gaps = np.abs(np.diff(scores, axis=1, prepend=np.inf, append=-np.inf))
-    alone = (
-        np.minimum(gaps[:, :-1], gaps[:, 1:]) > 2 * TOLERANCE
-    )  # nothing beside it that it could change places with
+    # Nothing beside it that it could change places with.
+    alone = np.minimum(gaps[:, :-1], gaps[:, 1:]) > 2 * TOLERANCE
     alone[:, -1] = False  # what follows the last one is not known
     if apart > TOLERANCE or (alone & (lists != other_lists)).any():
         raise SystemExit(f"The lists of the versions differ; their scores by {apart:.2e}.")

@@ -183,9 +183,8 @@ def main() -> None:
             rows.append(run(count, kind))
             print(rows[-1], f"load {os.getloadavg()[0]:.1f}", flush=True)
     rows = with_slopes(rows)
-    from benchmarks.measure import (
-        write_csv,  # after the measurement: it brings torch, which would count as memory
-    )
+    # After the measurement: it brings torch, which would count as memory.
+    from benchmarks.measure import write_csv
 
     write_csv(f"pseudo_labels-{arguments.mode}", "cpu", rows, version=version("torch"))
 

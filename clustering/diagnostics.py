@@ -13,9 +13,8 @@ from clustering.inputs import as_features
 from clustering.pseudo_labels import Clusters
 
 _CROWDED = 0.5  # of all samples in one cluster: far beyond any person's share of a dataset
-_NOISY = (
-    0.8  # noise from here on leaves too little to train on; first rounds from good weights stay well below
-)
+# Noise from here on leaves too little to train on; first rounds from good weights stay well below.
+_NOISY = 0.8
 _MAP_POINTS = 20_000
 
 
@@ -92,9 +91,8 @@ def principal_plane(features: np.ndarray | torch.Tensor) -> tuple[np.ndarray, np
         centred = np.pad(centred, ((0, 0), (0, 1)))
     variances, axes = np.linalg.eigh(centred.T @ centred)
     axes = axes[:, ::-1][:, :2]
-    axes = axes * np.sign(
-        axes[np.abs(axes).argmax(axis=0), [0, 1]]
-    )  # the sign of an eigenvector is free: fix it
+    largest = axes[np.abs(axes).argmax(axis=0), [0, 1]]
+    axes = axes * np.sign(largest)  # the sign of an eigenvector is free: fix it
     total = variances.sum()
     return centred @ axes, np.maximum(variances[::-1][:2], 0.0) / (total if total > 0 else 1.0)
 

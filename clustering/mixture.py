@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 from sklearn.mixture import GaussianMixture
 
-_LEAST_VARIANCE = (
-    5e-4  # of losses in 0..1; pairs that are fitted perfectly would make a component without width
-)
+# Of losses in 0..1; pairs that are fitted perfectly would make a component without width.
+_LEAST_VARIANCE = 5e-4
 
 
 def clean_probability(losses: np.ndarray) -> np.ndarray:

@@ -79,9 +79,8 @@ def _gaussian_weights(
     distances = pair_distances(features, features, rows, members.indices)
     divisor = np.where(farthest > 0, farthest, 1.0)  # all features equal: all distances are 0 as they stand
     weights = np.exp(-distances / divisor[rows])
-    weights /= np.repeat(
-        np.add.reduceat(weights, members.indptr[:-1]), lengths
-    )  # no row is empty: i is in R(i, k)
+    sums = np.add.reduceat(weights, members.indptr[:-1])  # no row is empty: i is in R(i, k)
+    weights /= np.repeat(sums, lengths)
     return sparse.csr_matrix((weights, members.indices, members.indptr), shape=members.shape)
 
 

@@ -160,9 +160,8 @@ class Trainer:
                 device_ids=ids,
                 broadcast_buffers=False,
                 gradient_as_bucket_view=True,
-                find_unused_parameters=getattr(
-                    self.task, "warming", False
-                ),  # a warm-up leaves the heads alone
+                # A warm-up leaves the heads alone.
+                find_unused_parameters=getattr(self.task, "warming", False),
             )
         return _compiled(task) if self.machine.compile else task
 

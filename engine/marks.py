@@ -83,9 +83,8 @@ class Mark:
 
     def set(self) -> None:
         """Write the mark, atomically; everything the stage made must be on disk by now."""
-        from engine import (
-            distributed,  # brings torch, which a stage has by now and who reads marks does without
-        )
+        # Not at the top: it brings torch, which a stage has by now and who reads marks does without.
+        from engine import distributed
 
         if distributed.is_main():
             write_atomically(self.path, json.dumps(self.settings, indent=1))

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from captioning.files import FIXED_CAPTIONS, Caption, load_captions, load_fixed_captions
+from captioning.files import CAPTIONS, FIXED_CAPTIONS, Caption, load_captions, load_fixed_captions
 from data import PedesDataset, load_dataset
 from data.errors import UserError
 from data.views import UnlabelledImages
@@ -73,7 +73,7 @@ def generated_captions(config: Config, images: Sequence[str]) -> dict[str, Capti
     Raises:
         UserError: the file is missing, or holds none of these images.
     """
-    path = config.caption_directory / "captions.json"
+    path = config.caption_directory / CAPTIONS
     return _of_images(load_captions(path), images, path)
 
 

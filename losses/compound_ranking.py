@@ -93,9 +93,8 @@ def ranking_term(similarity: Tensor, labels: Tensor, margins: Tensor | float, dr
         semi_hard = other & (excess < 0) & (excess > -margins[:, None])
         # float64 holds every hash of 32 bits, and -inf besides.
         drawn = draws.double().masked_fill(~semi_hard, -torch.inf).argmax(dim=2, keepdim=True)
-        costs = margins + excess.gather(2, drawn).squeeze(
-            2
-        )  # semi-hard: above 0, what relu would leave as it is
+        # Semi-hard: above 0, what relu would leave as it is.
+        costs = margins + excess.gather(2, drawn).squeeze(2)
         return torch.where(semi_hard.any(dim=2), costs, 0).sum()
 
 

@@ -56,9 +56,8 @@ class Hub:
     ranges: bool = True
     uploads: dict[str, bytes] = field(default_factory=dict)
     address: str = ""
-    elsewhere: str = (
-        ""  # the same server under another name: large files come from another host, which gets no token
-    )
+    # The same server under another name: large files come from another host, which gets no token.
+    elsewhere: str = ""
 
     def asked(self, pattern: str) -> list[dict[str, str]]:
         """The headers of all requests whose path matches."""

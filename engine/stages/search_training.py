@@ -40,9 +40,8 @@ from models.batch import Batch
 from models.methods.base import Method
 from retrieval.results import write_atomically
 
-SYNTHETIC = (
-    "synthetic.pth"  # the best model of a training on a synthetic set that the own training starts from
-)
+# The best model of a training on a synthetic set that the own training starts from.
+SYNTHETIC = "synthetic.pth"
 
 
 class RetrievalTask(nn.Module):

@@ -83,9 +83,8 @@ def _load(path: Path) -> object:
     try:
         # Mapped, the momentum copies that make up half of a file are never read.
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # torch's remarks on the pickle protocol of files that are refused anyway
+            # torch's remarks on the pickle protocol of files that are refused anyway
+            warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         raise CheckpointError(_why_refused(path, str(error))) from None

@@ -72,9 +72,8 @@ def _anime(image: Image.Image, _rng: random.Random) -> Image.Image:
     edges = ImageOps.invert(
         image.convert("L").filter(ImageFilter.GaussianBlur(0.7)).filter(ImageFilter.FIND_EDGES)
     )
-    ImageDraw.Draw(edges).rectangle(
-        (0, 0, edges.width - 1, edges.height - 1), outline=255
-    )  # not filtered there
+    border = (0, 0, edges.width - 1, edges.height - 1)  # not filtered there
+    ImageDraw.Draw(edges).rectangle(border, outline=255)
     lines = edges.point([0 if value < 205 else 255 for value in range(256)]).convert("RGB")
     lifted = ImageEnhance.Color(ImageEnhance.Brightness(flat).enhance(1.12)).enhance(1.3)
     return ImageChops.multiply(lifted, Image.blend(lines, Image.new("RGB", image.size, "white"), 0.35))

@@ -79,10 +79,9 @@ class KeypointFilter:
 
     def people(self, images: Sequence[Image.Image]) -> list[list[Person]]:
         """The people in each image, the surest first; see `PersonFilter`."""
+        # Of one size: beside a larger image one is padded, which changes its borders.
         return in_batches(
-            [
-                image.size for image in images
-            ],  # beside a larger image one is padded, which changes its borders
+            [image.size for image in images],
             self._batch,
             lambda numbers: self._found([images[number] for number in numbers]),
             remedy="lower the filter's size",

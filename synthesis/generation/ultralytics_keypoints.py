@@ -43,9 +43,8 @@ class UltralyticsFilter:
         half: bool = False,
     ) -> None:
         try:
-            package = importlib.import_module(
-                "ultralytics"
-            )  # no import statement: it is not to become a requirement
+            # No import statement: it is not to become a requirement.
+            package = importlib.import_module("ultralytics")
         except ImportError:
             raise UserError(
                 "The filter 'ultralytics' needs a package of that name, which is not installed. It is AGPL-3.0, so installing it "

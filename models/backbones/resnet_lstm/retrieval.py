@@ -50,10 +50,8 @@ class ResNetLstm(nn.Module):
     pixel_mean = pixel_std = (0.5, 0.5, 0.5)
     interpolation = "bicubic"
     encoder_prefixes = (ENCODER,)
-    encoders: ClassVar[Mapping[str, str]] = {
-        "image": r"image_encoder\.",
-        "text": r"text_encoder\.",
-    }  # the projections are shared
+    # The projections are shared.
+    encoders: ClassVar[Mapping[str, str]] = {"image": r"image_encoder\.", "text": r"text_encoder\."}
 
     def __init__(
         self,
