@@ -76,10 +76,13 @@ def summed_by_word(values: Tensor, words: Tensor, columns: Sequence[int]) -> Ten
 
 
 def of_sum_one(maps: Tensor, grid: tuple[int, int]) -> Tensor:
-    """(..., h w) to (..., h, w), each divided by its sum; one without anything stays 0. On the CPU."""
-    maps = widen(maps).detach().cpu()
-    maps = maps / maps.sum(-1, keepdim=True).clamp(min=torch.finfo(maps.dtype).tiny)
-    return maps.unflatten(-1, grid)
+    """The shares of maps (..., h w) as (..., h, w), on the CPU."""
+    return shares(widen(maps).detach().cpu()).unflatten(-1, grid)
+
+
+def shares(rows: Tensor) -> Tensor:
+    """Rows (..., N) divided by their sums; one of nothing stays 0."""
+    return rows / rows.sum(-1, keepdim=True).clamp(min=torch.finfo(rows.dtype).tiny)
 
 
 @torch.no_grad()

@@ -108,10 +108,8 @@ def _score_own(
                 if progress is not None:
                     done += len(batch)
                     progress(done, len(pairs))
-            for (
-                positions,
-                values,
-            ) in scored:  # read back once per block: the device is not waited for in between
+            # Read back once per block: the device is not waited for in between.
+            for positions, values in scored:
                 logits[positions] = values.cpu().numpy()
     return logits
 

@@ -15,8 +15,8 @@ class RetrievalModel(Protocol):
     """A torch module with the two verbs of every model in this project: a dual encoder.
 
     Where it has a `precision`, torch.float32 or torch.bfloat16, the verbs compute in it; without one in float32.
-    `has_matching` says whether it is a `MatchingModel` as well. `tokenizer(captions)` returns a text batch: it has `mask` (B, L) bool, `len`, `[index tensor]`, `.trim()` (drops
-    columns that are padding everywhere) and `.to(device, non_blocking)`.
+    `has_matching` says whether it is a `MatchingModel` as well. `tokenizer(captions)` returns a text batch: it has `mask`
+    (B, L) bool, `len`, `[index tensor]`, `.trim()` (drops columns that are padding everywhere) and `.to(device, non_blocking)`.
     """
 
     tokenizer: Any

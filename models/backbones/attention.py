@@ -1,4 +1,4 @@
-"""What the text stack is made of besides matrices: attention, dropout, and the packing of padded batches.
+"""What encoders are made of besides matrices: attention, dropout, and the packing of padded batches.
 
 On a GPU, and in a compiled graph, these are torch's own kernels. On a CPU three things cost more than they should and are done otherwise:
 dropout draws one random number per element from a serial generator (here one per four), attention with dropout falls
@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from losses.precision import no_autocast, widen
 from models.eager import eager_on_cpu
 
 _LEVELS = 1 << 16
@@ -64,6 +65,22 @@ def attend(
     if mask is not None:
         scores = scores.masked_fill(~mask, float("-inf"))
     return dropout(scores.softmax(-1), drop) @ value
+
+
+def attend_plainly(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    """softmax(query key^T / sqrt(d)) value in single precision, and the softmax, which a graph leads through: no kernel of
+    torch's holds it.
+
+    Args:
+        query: (B, heads, L, d); key, value: (B, heads, N, d).
+
+    Returns:
+        The heads' results side by side, (B, L, heads d), and how much is looked at what, (B, heads, L, N).
+    """
+    query, key, value = map(widen, (query, key, value))
+    with no_autocast(query):
+        weights = (query @ key.transpose(2, 3) / query.shape[3] ** 0.5).softmax(3)
+        return (weights @ value).transpose(1, 2).flatten(2), weights
 
 
 class Dense:

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from losses.precision import no_autocast, widen
+from models.backbones.attention import attend_plainly
 from models.backbones.linear import Linear
 
 # What the released weights were trained with, as every ViT of that code line; transformers' BLIP defaults to 1e-5.
@@ -75,10 +75,7 @@ class SelfAttention(nn.Module):
 
     def watched(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """The same computed plainly, in single precision, and the attention (B, heads, N, N)."""
-        query, key, value = widen(self._parts(tokens))
-        with no_autocast(query):
-            weights = (query @ key.transpose(2, 3) / query.shape[3] ** 0.5).softmax(3)
-            mixed = (weights @ value).transpose(1, 2).flatten(2)
+        mixed, weights = attend_plainly(*self._parts(tokens))
         return self.proj(mixed), weights
 
     def _parts(self, tokens: Tensor) -> Tensor:

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from losses.precision import no_autocast, widen
+from losses.precision import no_autocast
+from models.backbones.attention import attend_plainly
 from models.backbones.blip.text import DENSE, KeyValue, TextStack
+from models.word_maps import shares
 
 
 def word_relevance(
@@ -64,7 +66,7 @@ def word_relevance(
     ]
     taken, within = sum(relevant[: len(attentions)]), relevant[len(attentions) :]
     with no_autocast(taken):
-        return taken + taken @ _of_sum_one(_made_of(within))
+        return taken + taken @ shares(_made_of(within))
 
 
 def _made_of(relevant: Sequence[Tensor]) -> Tensor:
@@ -75,14 +77,7 @@ def _made_of(relevant: Sequence[Tensor]) -> Tensor:
     return made
 
 
-def _of_sum_one(rows: Tensor) -> Tensor:
-    return rows / rows.sum(-1, keepdim=True).clamp(min=torch.finfo(rows.dtype).tiny)
-
-
 def _look(block: nn.Module, hidden: Tensor, image: KeyValue) -> tuple[Tensor, Tensor]:
     """The cross-attention block's result (B, L, width), and its attention (B, heads, L, N)."""
-    query, key, value = map(widen, (block.split(block.self.query(hidden)), *image))
-    with no_autocast(query):
-        attention = (query @ key.transpose(2, 3) / query.shape[3] ** 0.5).softmax(3)
-        context = (attention @ value).transpose(1, 2).flatten(2)
+    context, attention = attend_plainly(block.split(block.self.query(hidden)), *image)
     return block.output(context, hidden), attention

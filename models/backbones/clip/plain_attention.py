@@ -12,7 +12,7 @@ from timm.layers import apply_rot_embed_cat
 from timm.models.eva import EvaBlock
 from torch import Tensor
 
-from losses.precision import no_autocast, widen
+from models.backbones.attention import attend_plainly
 from models.backbones.linear import linear
 
 
@@ -20,7 +20,7 @@ def clip_block(block: ResidualAttentionBlock, states: Tensor) -> tuple[Tensor, T
     """A block of CLIP's kind: states (B, N, D) to the next ones, and how much each looks at each, (B, heads, N, N)."""
     attention = block.attn
     parts = linear(block.ln_1(states), attention.in_proj_weight, attention.in_proj_bias)
-    mixed, weights = _attend(*parts.unflatten(2, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4))
+    mixed, weights = attend_plainly(*parts.unflatten(2, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4))
     states = states + block.ls_1(linear(mixed, attention.out_proj.weight, attention.out_proj.bias))
     return states + block.ls_2(block.mlp(block.ln_2(states))), weights
 
@@ -36,14 +36,6 @@ def eva_block(block: EvaBlock, states: Tensor, rotation: Tensor) -> tuple[Tensor
         torch.cat([part[:, :, :1], apply_rot_embed_cat(part[:, :, 1:], rotation)], dim=2)
         for part in (query, key)
     )
-    mixed, weights = _attend(query, key, value)
+    mixed, weights = attend_plainly(query, key, value)
     states = states + attention.proj(attention.norm(mixed))
     return states + block.mlp(block.norm2(states)), weights
-
-
-def _attend(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-    """(B, heads, N, d) each, to the heads' results side by side (B, N, heads d), and the attention."""
-    query, key, value = map(widen, (query, key, value))
-    with no_autocast(query):
-        weights = (query @ key.transpose(2, 3) / query.shape[3] ** 0.5).softmax(3)
-        return (weights @ value).transpose(1, 2).flatten(2), weights
