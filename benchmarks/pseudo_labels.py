@@ -27,10 +27,8 @@ import numpy as np
 
 WIDTH = 512
 DIMENSION = 24
-SPREADS = {
-    "separated": 0.3,
-    "overlapping": 1.0,
-}  # of the members of a cluster around a centre of unit variance
+# Of the members of a cluster around a centre of unit variance.
+SPREADS = {"separated": 0.3, "overlapping": 1.0}
 PER_CLUSTER = 20
 REPEATS = 3
 SIZES = {"compare": (1000, 2000, 4000, 8000), "scale": (34054, 68000)}

@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 
 _BITS = 22  # 255 and a kernel's negative parts still leave a sum within 32 bits
 _HALF = 1 << (_BITS - 1)
-_READ_ONLY = numba.types.Array(
-    numba.uint8, 3, "C", readonly=True
-)  # as Pillow's pixels are; others may be written
+# As Pillow's pixels are; others may be written.
+_READ_ONLY = numba.types.Array(numba.uint8, 3, "C", readonly=True)
 _ROWS, _BEGIN, _WEIGHTS = numba.uint8[:, ::1], numba.int64[::1], numba.int32[:, ::1]
 _SIGNATURE = numba.void(_READ_ONLY, _BEGIN, _WEIGHTS, _BEGIN, _WEIGHTS, _ROWS, _ROWS)
 
@@ -36,10 +35,8 @@ def _cubic(x: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 Kernel = Callable[[NDArray[np.float64]], NDArray[np.float64]]
-KERNELS: dict[str, tuple[Kernel, float]] = {
-    "bilinear": (_tent, 1.0),
-    "bicubic": (_cubic, 2.0),
-}  # and half its width
+# Each with half its width.
+KERNELS: dict[str, tuple[Kernel, float]] = {"bilinear": (_tent, 1.0), "bicubic": (_cubic, 2.0)}
 
 
 @lru_cache(maxsize=4096)

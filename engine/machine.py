@@ -24,13 +24,8 @@ Placed = TypeVar("Placed", bound=nn.Module)
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 # Whether "auto" trains and evaluates in bf16 on a CPU, too, where that is faster. It captions and searches in it in any case.
 AUTO_TRAINS_IN_BF16 = False
-MULTIPLYING = (
-    "torch",
-    "torchvision",
-    "timm",
-    "numpy",
-    "numba",
-)  # libraries that results.json names, with those that decode
+# Libraries that results.json names, with those that decode.
+MULTIPLYING = ("torch", "torchvision", "timm", "numpy", "numba")
 # That oneDNN keeps, one per shape of a product: unpadded texts bring new shapes with every step, and a gigabyte of kernels
 # that nobody asks for again (docs/benchmarks.md).
 KERNELS = 64

@@ -24,10 +24,8 @@ from models.backbones import linear
 from retrieval.division import Processes
 from retrieval.results import write_atomically
 
-SHAPES = (
-    (128, 768, 768),
-    (32, 768, 3072),
-)  # tokens, from and to widths: of a text stack, and of captions being written
+# Tokens, from and to widths: of a text stack, and of captions being written.
+SHAPES = ((128, 768, 768), (32, 768, 3072))
 REPETITIONS = 5
 # What the other way must need of torch's own time, or of fp32's: a measurement errs by a few percent, and bf16 has to be
 # converted to and from.

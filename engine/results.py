@@ -19,10 +19,8 @@ from engine.config import Config
 from engine.marks import Mark
 from retrieval.results import table
 
-PLAIN, MSM = PROTOCOLS = (
-    "plain",
-    "msm",
-)  # MSM: the second one, of methods that learn texts in one fixed style
+# MSM: the second one, of methods that learn texts in one fixed style.
+PLAIN, MSM = PROTOCOLS = ("plain", "msm")
 
 
 def results_path(config: Config, protocol: str = PLAIN) -> Path:

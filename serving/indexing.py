@@ -32,9 +32,8 @@ from serving.origins import find_origins
 from serving.store import Store, Summary
 from serving.stores import checked_store, open_store
 
-Decode = Callable[
-    [Path], Tensor
-]  # a file -> (3, H, W) float32 as the model takes it; UserError if it does not open
+# A file -> (3, H, W) float32 as the model takes it; UserError if it does not open.
+Decode = Callable[[Path], Tensor]
 
 SAVE_SECONDS = 10.0
 _LOCK = "lock"

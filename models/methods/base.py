@@ -156,9 +156,9 @@ class Method(nn.Module, ABC):
     ) -> list[dict[str, Any]]:
         """Parameter groups for an optimizer: one per learning rate, each with and without weight decay.
 
-        Vectors and scalars (biases, normalisation) are not decayed unless `decay_vectors` says so. The released code of all three methods decays
-        everything; at its learning rates (5e-6, 1e-5) a run shrinks a weight by under one percent either way, but a model
-        trained from scratch at a hundred times that rate would have its normalisation pulled to zero.
+        Vectors and scalars (biases, normalisation) are not decayed unless `decay_vectors` says so. The released code of
+        BLIP's methods decays everything; at its learning rates (5e-6, 1e-5) a run shrinks a weight by under one percent
+        either way, but a model trained from scratch at a hundred times that rate would have its normalisation pulled to zero.
         """
         groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
         for name, parameter in self.named_parameters():
