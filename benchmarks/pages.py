@@ -30,6 +30,9 @@ PAGES = (FIDELITY, DEMO, START)
 COLUMNS_OF_EFFECTS = 9  # of the page's table; the last but one says what was measured
 UNKNOWN = "to be measured"
 ADAPTATION_SCORES = ("itc_r1", "itm_r1", "itc_mAP", "itm_mAP")
+# How what is written into that column begins; anything else in a cell is the page's own and stays.
+MADE_UP, TARGET = "made-up features", "labels of the target world"
+FILLED = (MADE_UP, TARGET, "demo,", "not measured")
 Rows = Sequence[Mapping[str, Any]]
 
 
@@ -118,8 +121,80 @@ def gap_text(rows: Rows) -> str:
     )
 
 
-def with_effects(page: str, effects: Mapping[str, str]) -> str:
-    """The page with what was measured on the demo in the column of effects; what was measured on other data stays.
+def _newest(pattern: str, results: Path) -> list[dict[str, str]]:
+    """The rows of the file of that name with the newest torch; none where there is none."""
+    paths = sorted(results.glob(pattern), key=newest_first)
+    if not paths:
+        return []
+    with paths[0].open(encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def _range(values: Sequence[float], digits: int) -> str:
+    """The least and the greatest change of them, or the one that all have."""
+    least, greatest = (f"{value:+.{digits}f}" for value in (min(values), max(values)))
+    return least if least == greatest else f"{least} to {greatest}"
+
+
+def source_text(results: Path) -> str:
+    """How many points of noise a source term takes away on made-up features (`benchmarks.source_term`)."""
+    rows = {
+        (row["ratio"], row["spread"], row["source"]): float(row["noise %"])
+        for row in _newest("source_term-*.csv", results)
+    }
+    parts = []
+    for method, ratio in (("pspd", "0.051"), ("tsn", "0.01")):
+        changes = [
+            rows[ratio, spread, "same model"] - noise
+            for (own, spread, source), noise in rows.items()
+            if (own, source) == (ratio, "none") and noise
+        ]
+        parts += [f"{_range(changes, 1)} ({method})"] if changes else []
+    return f"{MADE_UP}: points of noise {', '.join(parts)}, see [below](#the-source-term)" if parts else ""
+
+
+def metric_text(results: Path) -> str:
+    """What comparing distances does to noise and ARI on made-up features (`benchmarks.cluster_metric`)."""
+    rows = _newest("cluster_metric-*.csv", results)
+    kinds = [[row for row in rows if row["metric"] == name] for name in ("profile", "jaccard")]
+    noise, agreement = (
+        [float(b[column]) - float(a[column]) for a, b in zip(*kinds, strict=True)]
+        for column in ("noise %", "ARI")
+    )
+    if not noise:
+        return ""
+    ranges = f"points of noise {_range(noise, 1)}, ARI {_range(agreement, 3)}"
+    return f"{MADE_UP}: {ranges}, see [below](#what-dbscan-compares)"
+
+
+def agreement_text(results: Path) -> str:
+    """What a threshold on votes does to the ARI of corrected labels (`benchmarks.label_correction`)."""
+    after: dict[tuple[str, ...], dict[str, float]] = {}
+    for row in _newest("label_correction-*.csv", results):
+        place = (row["wrong captions %"], row["blurred images %"], row["k_tests"])
+        after.setdefault(place, {})[row["agreement"]] = float(row["ARI after"])
+    changes = [found["0.5"] - found["0.0"] for found in after.values() if {"0.0", "0.5"} <= found.keys()]
+    return (
+        f"{TARGET}: ARI {_range(changes, 3)}, see [clustering](clustering.md#when-the-correction-helps)"
+        if changes
+        else ""
+    )
+
+
+def metric_table(results: Path) -> str:
+    """Noise, clusters and ARI of either metric."""
+    lines = [
+        "| spread | `cluster.metric` | eps | noise | clusters of 200 | ARI (seeds 0, 1, 2) |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in _newest("cluster_metric-*.csv", results):
+        cells = (row["spread"], row["metric"], row["eps"], f"{row['noise %']} %", row["clusters"])
+        lines.append(f"| {' | '.join(cells)} | {row['ARI']} ({row['ARI by seed'].replace(' ', ', ')}) |")
+    return "\n".join(lines)
+
+
+def with_effects(page: str, effects: Mapping[str, Sequence[str]]) -> str:
+    """The page with what was measured in the column of effects.
 
     Args:
         effects: by setting, as it stands between backticks in the column of switches; an empty one was not measured.
@@ -129,10 +204,11 @@ def with_effects(page: str, effects: Mapping[str, str]) -> str:
         cells = line.split(" | ")
         if not line.startswith("| ") or len(cells) != COLUMNS_OF_EFFECTS:
             continue
-        known = [effects[setting] for setting in re.findall(r"`([^`]+)`", cells[5]) if setting in effects]
-        if not known:
+        settings = [setting for setting in re.findall(r"`([^`]+)`", cells[5]) if setting in effects]
+        if not settings:
             continue
-        kept = [part for part in cells[7].split("; ") if not part.startswith(("demo,", "not measured"))]
+        known = [text for setting in settings for text in effects[setting]]
+        kept = [part for part in cells[7].split("; ") if not part.startswith(FILLED)]
         cells[7] = "; ".join(filter(None, [*kept, *known])) or "not measured"
         lines[number] = " | ".join(cells)
     return "\n".join(lines)
@@ -184,10 +260,14 @@ def matrix_table(results: Path = RESULTS) -> str:
 def made_pages(pages: Mapping[Path, str], results: Path = RESULTS) -> dict[Path, str]:
     """The pages with their tables made anew."""
     rows = read_study(fidelity.STUDY, results)
-    effects = {switch.setting: effect_text(rows, name) for name, switch in fidelity.SWITCHES.items()}
-    effects["test.also_select_on_test=true"] = gap_text(read_on_test(results))
+    effects = {switch.setting: [effect_text(rows, name)] for name, switch in fidelity.SWITCHES.items()}
+    effects[fidelity.SWITCHES["pspd-source"].setting].insert(0, source_text(results))
+    effects[fidelity.SWITCHES["pspd-jaccard"].setting].insert(0, metric_text(results))
+    effects[fidelity.SWITCHES["pspd-agreement"].setting].insert(0, agreement_text(results))
+    effects["test.also_select_on_test=true"] = [gap_text(read_on_test(results))]
+    tables = {"released": released_table(rows), "metric": metric_table(results)}
     return {
-        FIDELITY: with_effects(filled(pages[FIDELITY], {"released": released_table(rows)}), effects),
+        FIDELITY: with_effects(filled(pages[FIDELITY], tables), effects),
         DEMO: filled(
             pages[DEMO],
             {"rungs": rungs_table(read_study(rungs.STUDY, results)), "matrix": matrix_table(results)},

@@ -10,7 +10,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/environment.bash
 ALL=(palette_accuracy blip_step clip_step training_step itm_reranking feature_extraction image_pipeline evaluation_memory caption_generation
-    divided_work pseudo_labels source_term search_index explaining onnx_speed)
+    divided_work pseudo_labels source_term cluster_metric search_index explaining onnx_speed)
 STUDIES=(ablation adaptation fidelity rungs cross_sets)
 
 # On a CPU with two threads, which sleep while they wait; BENCHMARK_DEVICE=cuda measures on a GPU.
@@ -37,6 +37,7 @@ pseudo_labels() {
     "$PYTHON" -m benchmarks.pseudo_labels scale
 }
 source_term() { "$PYTHON" -m benchmarks.source_term; } # noise and clusters, nothing timed
+cluster_metric() { "$PYTHON" -m benchmarks.cluster_metric; } # the same
 ablation() { # the demo over three seeds, and the tables of docs/model_zoo.md
     "$PYTHON" -m benchmarks.ablation --jobs "$(nproc)" --threads 1
     "$PYTHON" -m benchmarks.model_zoo

@@ -83,14 +83,39 @@ def test_effects_are_differences_of_the_same_seeds(tmp_path):
     row = next(line for line in page.splitlines() if "correction.agreement=0.5" in line)
     assert "| demo, PSPD: Rank-1 re-ranked -1.00, features -1.00 (seed 1) |" in row
     row = next(line for line in page.splitlines() if "cluster.source={name" in line)
-    assert "| made-up features: noise" in row, "what was measured elsewhere stays"
-    assert "; demo, PSPD: Rank-1 re-ranked +2.00 ± 1.41, features +2.00 ± 1.41 (seeds 0 1) |" in row
+    assert "| demo, PSPD: Rank-1 re-ranked +2.00 ± 1.41, features +2.00 ± 1.41 (seeds 0 1) |" in row
+    row = next(line for line in page.splitlines() if "`runtime.precision=bf16`" in line)
+    assert "| PSPD on the demo: " in row, "what the page says by itself stays"
     row = next(line for line in page.splitlines() if "padding_counts=true" in line)
     assert "| demo, SSAN: Rank-1 features +1.50 (seed 0) |" in row
     row = next(line for line in page.splitlines() if "`correction.captions=base`" in line)
     assert "| not measured |" in row
     row = next(line for line in page.splitlines() if "also_select_on_test=true` |" in line)
     assert "| demo, 2 runs: Rank-1 +0.25 (-0.50 to +1.00) |" in row
+
+
+def test_effects_on_other_data_come_from_their_files_and_stand_before_the_demos(tmp_path):
+    rows = ["spread,ratio,source,noise %", "0.3,0.051,none,0.0", "0.3,0.051,same model,0.0"]
+    for spread, none, same in ((0.6, 2.0, 1.5), (0.8, 9.0, 6.0)):
+        rows += [f"{spread},0.051,none,{none}", f"{spread},0.051,same model,{same}"]
+    (tmp_path / "source_term-abacus-2.9.0.csv").write_text("\n".join(rows), "utf-8")
+    rows = ["spread,metric,eps,noise %,clusters,ARI,ARI by seed"]
+    rows += ["0.6,profile,auto,2.0,9,0.9,0.9 0.9", "0.6,jaccard,0.6,1.5,8,0.95,0.9 1.0"]
+    (tmp_path / "cluster_metric-abacus-2.9.0.csv").write_text("\n".join(rows), "utf-8")
+    rows = ["wrong captions %,blurred images %,k_tests,agreement,ARI after"]
+    rows += ["0,0,6,0.0,0.5", "0,0,6,0.5,0.49", "0,0,12,0.0,0.4", "0,0,12,0.5,0.402"]
+    (tmp_path / "label_correction-abacus-2.9.0.csv").write_text("\n".join(rows), "utf-8")
+    page = rows_of(tmp_path, result("pspd", 0, 30.0), named("pspd-source", "pspd", 0, 31.0))[pages.FIDELITY]
+    row = next(line for line in page.splitlines() if "cluster.source={name" in line)
+    assert (
+        "| made-up features: points of noise -3.0 to -0.5 (pspd), see [below](#the-source-term); demo, PSPD: "
+        in row
+    )
+    row = next(line for line in page.splitlines() if "`cluster.metric=jaccard` |" in line)
+    assert "| made-up features: points of noise -0.5, ARI +0.050, see [below](#what-dbscan-compares) |" in row
+    row = next(line for line in page.splitlines() if "correction.agreement=0.5" in line)
+    assert "| labels of the target world: ARI -0.010 to +0.002, see [clustering]" in row
+    assert "| 0.6 | jaccard | 0.6 | 1.5 % | 8 | 0.95 (0.9, 1.0) |" in page
 
 
 def test_without_results_the_page_says_so_and_filling_it_twice_changes_nothing(tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks import source_term
+from benchmarks import cluster_metric, source_term
 from clustering.pseudo_labels import cluster
 
 
@@ -17,6 +17,20 @@ def test_a_row_for_each_kind_of_source(monkeypatch):
     plain = cluster(images, None)
     assert (rows[0]["noise %"], rows[0]["clusters"]) == (plain.n_noise / 2, plain.n_clusters)
     assert len({row["eps"] for row in rows}) == 3
+
+
+def test_a_row_for_each_metric(monkeypatch):
+    monkeypatch.setattr(cluster_metric, "SEEDS", (0,))
+    rows = cluster_metric.measure(200, 0.3)
+    images = source_term.features(200, 0.3, 0, source_term.model(0))
+    for row, (metric, eps) in zip(rows, (("profile", "auto"), ("jaccard", 0.6)), strict=True):
+        found = cluster(images, metric=metric, eps=eps)
+        assert (row["metric"], row["noise %"], row["clusters"]) == (
+            metric,
+            found.n_noise / 2,
+            found.n_clusters,
+        )
+        assert row["ARI by seed"] == f"{row['ARI']:.3f}"
 
 
 def test_features_are_two_halves_of_length_one():
