@@ -207,6 +207,19 @@ def prefix_of(target: Path) -> str:
     return "ablation" if target.stem == DEMO.stem else f"ablation-{target.stem}"
 
 
+def _placeholders(plain: Config) -> dict[str, Any]:
+    """What a variant's settings may name, from PSPD's configuration with a seed."""
+    return {
+        "epochs": plain.train.rounds * plain.train.max_epoch,
+        "each": plain.train.max_epoch,
+        "seed": plain.seed,
+        "output": plain.output,
+        "data": plain.dataset.root,
+        "tag": plain.dataset.label,
+        "captions": plain.caption_directory,
+    }
+
+
 def planned_runs(
     target: Path,
     names: Sequence[str],
@@ -216,15 +229,6 @@ def planned_runs(
     variants: Mapping[str, Variant] = VARIANTS,
 ) -> list[Run]:
     """The runs of these variants and seeds, each behind what it needs, which is planned with it."""
-    plain = load_config(config_files(target, "pspd"), settings)
-    rounds, each = plain.train.rounds, plain.train.max_epoch
-    known: dict[str, Any] = {
-        "epochs": rounds * each,
-        "each": each,
-        "output": plain.output,
-        "data": plain.dataset.root,
-        "tag": plain.dataset.label,
-    }
     wanted = dict.fromkeys(other for name in names for other in (variants[name].after, name) if other)
     runs = []
     for seed in seeds:
@@ -234,10 +238,10 @@ def planned_runs(
                 files = config_files(target, "pspd", released)
                 stages = list(CAPTION_STAGES)
                 runs.append(Run(captions, seed, files, common, stages, prefix=prefix_of(target)))
-        known["captions"] = load_config(config_files(target, "pspd"), common).caption_directory
+        known = _placeholders(load_config(config_files(target, "pspd"), common))
         for name in wanted:
             variant = variants[name]
-            own = [text.format(**known, seed=seed) for text in variant.settings]
+            own = [text.format(**known) for text in variant.settings]
             captions = RELEASED_CAPTIONS if variant.released else CAPTIONS
             needs = [captions] * variant.captions + [variant.after] * bool(variant.after)
             runs.append(
