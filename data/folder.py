@@ -66,11 +66,19 @@ def _scan(directory: Path) -> tuple[list[str], list[str]]:
                 continue
             if entry.is_dir(follow_symlinks=False):
                 waiting.append(f"{prefix}{entry.name}/")
-            elif entry.name.lower().endswith(SUFFIXES) and entry.is_file():
+            elif entry.name.lower().endswith(SUFFIXES) and _is_file(entry):
                 image = prefix + entry.name
                 _refuse_unwritable_name(directory, image)
                 (outside if entry.is_symlink() and leaves(entry.path, directory) else images).append(image)
     return images, sorted(outside)
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    """As `entry.is_file()`, which takes a link to nowhere for none and raises for one that leads round in circles."""
+    try:
+        return entry.is_file()
+    except OSError:
+        return False
 
 
 def _refuse_unwritable_name(directory: Path, image: str) -> None:

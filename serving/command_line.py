@@ -60,12 +60,12 @@ def _add_crop(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--from",
         dest="footage",
-        type=Path,
+        type=_path,
         required=True,
         metavar="VIDEO|FRAMES",
         help="a video, or a folder of frames",
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="CROPS", help="the folder of crops")
+    parser.add_argument("--out", type=_path, required=True, metavar="CROPS", help="the folder of crops")
     parser.add_argument(
         "--source", default="", metavar="NAME", help="what to call it (default: the file's name)"
     )
@@ -78,7 +78,7 @@ def _add_crop(commands: argparse._SubParsersAction) -> None:
         metavar="opencv|torchvision[:FILE|NAME|hf:OWNER/NAME]",
         help="what finds persons (default: opencv, which needs no file)",
     )
-    parser.add_argument("--score", type=float, help="how sure the detector has to be (default: 0.5)")
+    parser.add_argument("--score", type=_score, help="how sure the detector has to be (default: 0.5)")
     parser.add_argument(
         "--detect-size",
         type=_count,
@@ -102,14 +102,14 @@ def _add_crop(commands: argparse._SubParsersAction) -> None:
 
 def _add_index(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
     parser = commands.add_parser("index", help="encode a folder of images, or bring its index up to date")
-    parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="a folder of person crops")
+    parser.add_argument("--images", type=_path, required=True, metavar="DIR", help="a folder of person crops")
     parser.add_argument(
         "--checkpoint",
         required=True,
         metavar="FILE|DIR|hf:OWNER/NAME",
         help="best.pth of a training, a published model, or BLIP's or CLIP's own weights",
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="INDEX", help="the index folder")
+    parser.add_argument("--out", type=_path, required=True, metavar="INDEX", help="the index folder")
     parser.add_argument(
         "--store",
         metavar="faiss|milvus:FILE.db|milvus:http://HOST:19530",
@@ -130,7 +130,7 @@ def _add_index(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
 def _add_query(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
     parser = commands.add_parser("query", help="find images by a sentence")
     parser.add_argument("sentence", help="what the person looks like, in English")
-    parser.add_argument("--index", type=Path, required=True, metavar="INDEX")
+    parser.add_argument("--index", type=_path, required=True, metavar="INDEX")
     parser.add_argument("--top", type=int, default=10, help="images to list (default: 10)")
     parser.add_argument(
         "--rerank", type=int, default=0, metavar="N", help="re-rank the N most similar images by ITM"
@@ -144,10 +144,10 @@ def _add_query(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
     )
     parser.add_argument("--after", type=_time, metavar="TIME", help="from then on, in seconds or HH:MM:SS")
     parser.add_argument("--before", type=_time, metavar="TIME", help="until then, in seconds or HH:MM:SS")
-    parser.add_argument("--sheet", type=Path, metavar="FILE.jpg", help="draw the images with their scores")
+    parser.add_argument("--sheet", type=_path, metavar="FILE.jpg", help="draw the images with their scores")
     parser.add_argument(
         "--explain",
-        type=Path,
+        type=_path,
         metavar="DIR",
         help="draw for each image which regions each word goes with (docs/search.md)",
     )
@@ -158,7 +158,7 @@ def _add_query(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
 
 def _add_serve(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
     parser = commands.add_parser("serve", help="a web page for the same (needs requirements-search.txt)")
-    parser.add_argument("--index", type=Path, required=True, metavar="INDEX")
+    parser.add_argument("--index", type=_path, required=True, metavar="INDEX")
     parser.add_argument(
         "--host", default="127.0.0.1", help="address to listen on (default: this machine only)"
     )
@@ -194,7 +194,7 @@ def _add_export(commands: argparse._SubParsersAction) -> argparse.ArgumentParser
         metavar="FILE|DIR|hf:OWNER/NAME",
         help="a model: best.pth of a training, a published model, or BLIP's or CLIP's own weights",
     )
-    what.add_argument("--index", type=Path, metavar="INDEX", help="an index: features, paths, times")
+    what.add_argument("--index", type=_path, metavar="INDEX", help="an index: features, paths, times")
     parser.add_argument(
         "--to", required=True, metavar="DIR|FILE.parquet", help="a new one, or that of an earlier export"
     )
@@ -206,8 +206,24 @@ def _add_export(commands: argparse._SubParsersAction) -> argparse.ArgumentParser
     return parser
 
 
+def _path(text: str) -> Path:
+    if not text:  # a Path would be the folder that one is in
+        raise argparse.ArgumentTypeError("an empty name: is the variable set that it comes from?")
+    return Path(text)
+
+
+def _score(text: str) -> float:
+    try:
+        score = float(text)
+    except ValueError:
+        score = math.nan
+    if not math.isfinite(score):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number")
+    return score
+
+
 def _count(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
+    if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 on")
     return int(text)
 
@@ -220,7 +236,7 @@ def _time(text: str) -> float:
 
 
 def _bits(text: str) -> int:
-    if not text.isdigit() or int(text) > 64:
+    if not text.isdecimal() or int(text) > 64:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 64")
     return int(text)
 

@@ -46,6 +46,7 @@ def crop(options: argparse.Namespace) -> int:
         UserError: nothing to read, no detector, a folder of other things, other settings than before, or no frame that opens.
     """
     sources = sources_of(options.footage, options.source, options.fps)
+    _refuse_below(options.footage, options.out)
     device = make_machine(RuntimeConfig(device=options.device)).device
     detector = make_detector(
         options.detector, device=device, least_score=options.score, side=options.detect_size
@@ -54,13 +55,23 @@ def crop(options: argparse.Namespace) -> int:
     stop = StopSignal().install()
     with CropTable(options.out) as table:
         try:
-            for source in sources:
-                Cropper(table, source, settings, detector).run(stop)
+            problems = {
+                source.name: Cropper(table, source, settings, detector).run(stop) for source in sources
+            }
         except Interrupted as reason:
             LOGGER.warning("%s The same command goes on from here.", reason)
             return 128 + (stop.received or 0)
-        _tell(table, [source.name for source in sources], options.out)
+        _tell(table, [name for name, problem in problems.items() if not problem], options.out)
+    if any(problems.values()):
+        raise UserError(" ".join(problem for problem in problems.values() if problem))
     return 0
+
+
+def _refuse_below(footage: Path, out: Path) -> None:
+    if footage.is_dir() and Path(os.path.realpath(out)).is_relative_to(os.path.realpath(footage)):
+        raise UserError(
+            f"{out} lies in {footage}, and the next time crops would be taken for frames: name a folder outside of it behind --out."
+        )
 
 
 def _tell(table: CropTable, names: list[str], folder: Path) -> None:
@@ -80,6 +91,8 @@ class Cropper:
         self._tracker = Tracker(settings.every, settings.difference)
         for frame, seen in self.done.seen:
             self._tracker.remember(frame, seen)
+        self._unopened: list[Frame] = []  # from the source's beginning on
+        self._unreadable = 0
         if self.done.image and not self._is_continued():
             raise UserError(
                 f"The frames in {source.path} are others than those that {table.folder} has crops of: name them by --source NAME."
@@ -89,11 +102,14 @@ class Cropper:
         images = self.source.images
         return self.done.frame < len(images) and images[self.done.frame] == self.done.image
 
-    def run(self, stop: StopSignal) -> None:
-        """All frames that are left. Raises Interrupted between two frames, UserError where not one opens or the disk is full."""
+    def run(self, stop: StopSignal) -> str:
+        """All frames that are left; a sentence where not one opens, which other sources do not wait for.
+
+        Raises Interrupted between two frames, and UserError where the disk is full or a video has no frame.
+        """
         if self.done.ended:
-            return
-        every, length, unreadable = self.settings.every, self.source.length, 0
+            return ""
+        every, length = self.settings.every, self.source.length
         start = self.done.frame + every if self.done.frame >= 0 else 0
         with tqdm(total=length or None, desc=self.source.name, unit="frame", disable=None) as bar:
             bar.update(start)
@@ -101,19 +117,38 @@ class Cropper:
                 if stop:
                     raise Interrupted(f"Stopped before frame {frame.number:,} of {self.source.name}.")
                 self._frame(frame)
-                unreadable += frame.pixels is None
-                if frame.pixels is None and unreadable == 1:
-                    LOGGER.warning("A frame does not open: %s", frame.problem)
                 bar.update(min(frame.number + every, length or frame.number + every) - bar.n)
-        if unreadable:
-            LOGGER.warning("%d frames of %s do not open and are left out.", unreadable, self.source.name)
+        if self._unopened:
+            return (
+                f"Not one of {len(self._unopened):,} frames of {self.source.name} opens (the first: "
+                f"{self._unopened[0].problem.rstrip('.')}); mend them or copy them again, then run the same command."
+            )
+        if self._unreadable:
+            LOGGER.warning(
+                "%d frames of %s do not open and are left out.", self._unreadable, self.source.name
+            )
         if self.source.problem:
             LOGGER.warning("%s is damaged: %s. What opens is cropped.", self.source.path, self.source.problem)
         if isinstance(self.source, Video):
             self.table.end(self.source.name, self.source.length)
             self.done.ended = True
+        return ""
 
     def _frame(self, frame: Frame) -> None:
+        # Nothing is noted before one opens: a source that is copied again begins anew.
+        if frame.pixels is None and self.done.frame < 0:
+            self._unopened.append(frame)
+            return
+        for earlier in self._unopened:
+            self._note(earlier)
+        self._unopened = []
+        self._note(frame)
+
+    def _note(self, frame: Frame) -> None:
+        if frame.pixels is None:
+            self._unreadable += 1
+            if self._unreadable == 1:
+                LOGGER.warning("A frame does not open: %s", frame.problem)
         persons = [] if frame.pixels is None else self._persons(frame)
         self.table.add(
             self.source.name, frame.number, frame.seconds, persons, image=frame.image, problem=frame.problem

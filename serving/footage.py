@@ -25,6 +25,7 @@ from data.images import read_image
 
 MOST_PIXELS = 64_000_000  # of a frame: twice an 8K one, 192 MB as RGB
 _ENDS = 1 << 20  # bytes at each end of a video that tell it from another one
+_ADDRESS = re.compile(r"([a-z]{2,}:)/+(.*)")  # a Path has made one stroke of two
 _MISSING = 0.02  # share of a video's announced frames that may be missing before it is said: containers guess
 
 
@@ -186,13 +187,12 @@ def sources_of(path: Path, name: str = "", rate: float | None = None) -> list[So
     Raises:
         UserError: nothing is there, it is no video, or a name that can't be a folder's.
     """
-    name = _checked_name(name or path.resolve().name)
+    _refuse_others(path)
+    name = _checked_name(name or os.path.basename(os.path.realpath(path)))
     if path.is_file():
         if path.suffix.lower() in SUFFIXES:
             raise UserError(f"{path} is one image: name the folder that it lies in, or a video.")
         return [Video(path, name)]
-    if not path.is_dir():
-        raise UserError(f"There is no {path}: name a video or a folder of its frames behind --from.")
     folders: dict[str, list[str]] = {}
     for image in find_images(path, "name a video or a folder of its frames behind --from"):
         folder, _, file = image.rpartition("/")
@@ -201,6 +201,25 @@ def sources_of(path: Path, name: str = "", rate: float | None = None) -> list[So
         Frames(path / folder, f"{name}/{folder}" if folder else name, images, rate)
         for folder, images in sorted(folders.items())
     ]
+
+
+def _refuse_others(path: Path) -> None:
+    """Raises UserError for what is neither a file nor a folder, or has a name that OpenCV can't be given."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise UserError(f"The name {str(path)!r} is not UTF-8 text: rename it.") from None
+    if path.is_file() or path.is_dir():
+        return
+    if path.exists():
+        raise UserError(f"{path} is neither a file nor a folder: save the video to a file and name that.")
+    address = _ADDRESS.match(str(path))
+    if address:
+        raise UserError(
+            f"{address[1]}//{address[2]} is an address, and only files are read: save it to a file first "
+            "(ffmpeg -i ADDRESS -c copy FILE.mkv)."
+        )
+    raise UserError(f"There is no {path}: name a video or a folder of its frames behind --from.")
 
 
 def _checked_name(name: str) -> str:

@@ -300,6 +300,76 @@ def test_what_is_no_footage_at_all(tmp_path, messages, video):
     assert "is a file: name a folder for the crops" in messages[-1]
 
 
+def test_links_that_lead_nowhere_and_names_that_are_no_text(walking, video, tmp_path, messages):
+    """OpenCV ends the whole process where a path is no UTF-8."""
+    (tmp_path / "a.mp4").symlink_to("b.mp4")
+    (tmp_path / "b.mp4").symlink_to("a.mp4")
+    assert "There is no " in failing(tmp_path / "a.mp4", tmp_path, messages)
+    folder = write_frames(tmp_path / "cam", walking[:1])
+    (folder / "frame1.png").symlink_to("frame1.png")
+    (folder / "again").symlink_to(".")
+    assert crop(folder, tmp_path / "crops").code == 0
+    assert [line["image"] for line in table(tmp_path / "crops") if "frame" in line] == ["frame0.png"]
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.avi"))
+    shutil.copy(video, odd)
+    assert crop(odd, tmp_path / "out", "--source", "plain").code == 1
+    assert "is not UTF-8 text: rename it" in messages[-1]
+    messages[-1].encode()  # can be printed
+
+
+def test_what_is_there_but_no_file(tmp_path, messages):
+    os.mkfifo(tmp_path / "pipe.mp4")
+    for path in (tmp_path / "pipe.mp4", Path("/dev/zero")):
+        assert "is neither a file nor a folder: save the video" in failing(path, tmp_path, messages)
+    for address in ("rtsp://camera/1", "https://example.org/a.mp4"):
+        said = failing(address, tmp_path, messages)
+        assert said.startswith(f"{address} is an address")
+        assert "save it to a file first (ffmpeg -i ADDRESS -c copy FILE.mkv)" in said
+
+
+def test_crops_below_the_frames_are_refused(walking, tmp_path, messages):
+    """They would be frames the next time."""
+    folder = write_frames(tmp_path / "cam", walking[:1])
+    (tmp_path / "link").symlink_to(folder)
+    before = content(folder)
+    for out in (folder, folder / "crops", tmp_path / "link" / "crops"):
+        assert crop(folder, out).code == 1
+        assert "would be taken for frames: name a folder outside of it behind --out" in messages[-1]
+    assert content(folder) == before
+    assert crop(folder, tmp_path / "cam-crops").code == 0
+
+
+def test_frames_of_which_not_one_opens_are_tried_again_once_they_are_copied_anew(walking, tmp_path, messages):
+    folder = tmp_path / "cam"
+    folder.mkdir()
+    for number in range(4):
+        (folder / f"frame{number}.png").write_text("no image")
+    for _ in range(2):
+        assert crop(folder, tmp_path / "crops").code == 1
+        assert "Not one of 2 frames of cam opens" in messages[-1]
+        assert messages[-1].endswith("mend them or copy them again, then run the same command.")
+    write_frames(folder, walking[1:4], first=1)
+    assert crop(folder, tmp_path / "crops").code == 0
+    write_frames(folder, walking[:1])
+    lines = [line for line in table(tmp_path / "crops") if "frame" in line]
+    assert [(line["frame"], "problem" in line) for line in lines] == [(0, True), (2, False)]
+    assert lines[1]["persons"]
+
+
+def test_other_cameras_do_not_wait_for_one_whose_frames_do_not_open(walking, tmp_path, messages):
+    for name in ("a", "b", "c"):
+        write_frames(tmp_path / "cams" / name, walking[:1])
+    (tmp_path / "cams" / "b" / "frame0.png").write_text("no image")
+    ended = crop(tmp_path / "cams", tmp_path / "crops")
+    assert ended.code == 1
+    assert "Not one of 1 frames of cams/b opens" in messages[-1]
+    assert {origin.source for origin in origins_of(tmp_path / "crops" / TABLE).values()} == {
+        "cams/a",
+        "cams/c",
+    }
+    assert [line.split(" of ")[1].split(" ")[0] for line in ended.output.splitlines()] == ["cams/a", "cams/c"]
+
+
 def test_a_video_that_breaks_off_is_cropped_as_far_as_it_goes(walking, tmp_path, messages):
     whole = write_video(tmp_path / "whole.avi", walking * 3)
     broken = cut(whole, tmp_path / "broken.avi", 0, whole.stat().st_size // 2)
@@ -336,8 +406,8 @@ def test_huge_frames_are_refused(walking, video, tmp_path, messages, monkeypatch
     monkeypatch.setattr(footage, "MOST_PIXELS", 480 * 360 - 1)
     assert "have 480 x 360 px: scale it" in failing(video, tmp_path, messages)
     folder = write_frames(tmp_path / "cam", walking[:1])
-    assert crop(folder, tmp_path / "crops").code == 0
-    assert "has 172,800 pixels: scale it to at most 172,799" in messages[-2]
+    assert crop(folder, tmp_path / "crops").code == 1
+    assert "has 172,800 pixels: scale it to at most 172,799" in messages[-1]
 
 
 def test_without_opencv_videos_name_what_to_install(video, tmp_path, messages, monkeypatch):
@@ -351,11 +421,33 @@ def test_without_opencv_videos_name_what_to_install(video, tmp_path, messages, m
 
 @pytest.mark.parametrize(
     "option",
-    [["--every", "0"], ["--fps", "0"], ["--fps", "nan"], ["--difference", "65"], ["--min-height", "-1"]],
+    [
+        ["--every", "0"],
+        ["--every", "²"],
+        ["--fps", "0"],
+        ["--fps", "nan"],
+        ["--difference", "65"],
+        ["--difference", "²"],
+        ["--min-height", "-1"],
+        ["--score", "nan"],
+        ["--score", "high"],
+    ],
 )
 def test_numbers_that_can_not_be_used(video, tmp_path, option, capsys):
     assert crop(video, tmp_path / "crops", *option).code == 2
-    assert option[0] in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert option[0] in told
+    assert f"{option[1]!r} is" in told  # in words, not by a function's name
+    assert not (tmp_path / "crops").exists()
+
+
+@pytest.mark.parametrize("option", ["--from", "--out"])
+def test_a_name_that_is_empty_is_not_this_folder(video, tmp_path, option, capsys, monkeypatch):
+    """As of a variable of the shell that nobody has set."""
+    monkeypatch.chdir(write_frames(tmp_path / "cam", [frame()]))
+    names = {"--from": str(video), "--out": str(tmp_path / "crops"), option: ""}
+    assert run("crop", *[word for pair in names.items() for word in pair]).code == 2
+    assert f"argument {option}: an empty name" in capsys.readouterr().err
     assert not (tmp_path / "crops").exists()
 
 
