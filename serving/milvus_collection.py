@@ -30,6 +30,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
+from grpc import RpcError
 from pymilvus import DataType, MilvusClient, MilvusException
 
 from data.errors import UserError
@@ -39,7 +40,9 @@ FORMAT = 1
 HIDDEN = 1 << 62
 ABOUT = -1  # the row of what the collection is filled from
 SECONDS = 60.0  # that a request may take
-FLUSH_SECONDS = 600.0
+FLUSH_SECONDS = (
+    600.0  # and one that waits for a disk, or for milvus-lite, which shares this process' interpreter
+)
 _CONNECT_SECONDS = 10.0
 _BATCH = 1000  # rows in a request: 1 MB of 256-dimensional features
 _READ = 10_000  # rows in an answer without features; Milvus gives 16,384 at most
@@ -117,6 +120,7 @@ class Collection:
 
     def __init__(self, place: Place) -> None:
         self.place = place
+        self._seconds = FLUSH_SECONDS if place.embedded else SECONDS
         while _abandoned:
             _close(*_abandoned.popleft())
         options: dict[str, Any] = {}
@@ -140,8 +144,9 @@ class Collection:
     def _told(self) -> Iterator[None]:
         try:
             yield
-        except MilvusException as error:
-            reason = " ".join(str(error.message).split())[:300].rstrip(".")
+        except (MilvusException, RpcError) as error:  # the client passes a deadline on as gRPC says it
+            told = error.message if isinstance(error, MilvusException) else error.details()
+            reason = " ".join(str(told).split())[:300].rstrip(".")
             raise UserError(
                 f"{self.place.uri} does not do what it is asked ({reason}): "
                 f"{self.place.reach or 'make room there if the disk is full, and run the same command again'}"
@@ -150,7 +155,7 @@ class Collection:
     def exists(self) -> bool:
         """Whether there is such a collection."""
         with self._told():
-            return self._client.has_collection(self.place.collection, timeout=SECONDS)
+            return self._client.has_collection(self.place.collection, timeout=self._seconds)
 
     def create(self, width: int) -> None:
         """Makes an empty one for features of this width."""
@@ -171,13 +176,13 @@ class Collection:
                 schema=schema,
                 index_params=indexes,
                 consistency_level="Bounded",
-                timeout=SECONDS,
+                timeout=self._seconds,
             )
 
     def width(self) -> int | None:
         """F, of a collection with the fields of an index; None for another one."""
         with self._told():
-            found = self._client.describe_collection(self.place.collection, timeout=SECONDS)
+            found = self._client.describe_collection(self.place.collection, timeout=self._seconds)
         fields = {field["name"]: field for field in found["fields"]}
         if fields.keys() != {"row", "feature", "seconds", "box", *_TEXTS, *_NUMBERS}:
             return None
@@ -187,32 +192,38 @@ class Collection:
         """Makes sure that a server has it in memory; after a restart it may not."""
         with self._told():
             self._client.load_collection(self.place.collection, timeout=FLUSH_SECONDS)
+        if self.place.embedded:
+            self.flush()  # what a killed run has left in milvus-lite's log would make every read slow
 
     def about(self) -> dict[str, Any] | None:
         """What the collection is filled from; None where nobody has said."""
-        found = self._query(f"row == {ABOUT}", ["path"])
-        return json.loads(found[0]["path"]) if found else None
+        found = self.rows([ABOUT], ["path"])
+        return json.loads(found[ABOUT]["path"]) if found else None
 
     def set_about(self, content: Mapping[str, Any], width: int) -> None:
         """Says it, in one write."""
         self.upsert([hidden_row(ABOUT, width, path=json.dumps(content))])
 
-    def _query(self, expression: str, fields: Sequence[str]) -> list[dict[str, Any]]:
+    def _query(self, expression: str, fields: Sequence[str], **options: Any) -> list[dict[str, Any]]:
         with self._told():
             return self._client.query(
                 self.place.collection,
                 filter=expression,
                 output_fields=list(fields),
                 consistency_level="Strong",
-                timeout=SECONDS,
+                timeout=self._seconds,
+                **options,
             )
 
-    def count(self, expression: str) -> int:
-        """How many rows an expression is true of."""
-        return int(self._query(expression, ["count(*)"])[0]["count(*)"])
+    def any(self, expression: str) -> bool:
+        """Whether there is a row that an expression is true of. Counting would have milvus-lite make all of them at once."""
+        return bool(self._query(expression, ["row"], limit=1))
 
     def rows(self, rows: Sequence[int], fields: Sequence[str]) -> dict[int, dict[str, Any]]:
-        """Fields of these rows; those that are not there are left out."""
+        """Fields of these rows; those that are not there are left out.
+
+        milvus-lite looks only here for rows by their numbers; any other expression, `row == 3` too, it tries on all rows.
+        """
         found: dict[int, dict[str, Any]] = {}
         for start in range(0, len(rows), _BATCH):
             chosen = ", ".join(str(int(row)) for row in rows[start : start + _BATCH])
@@ -230,7 +241,7 @@ class Collection:
                 filter=expression,
                 output_fields=["row", *fields],
                 consistency_level="Strong",
-                timeout=SECONDS,
+                timeout=self._seconds,
             )
         try:
             while True:
@@ -247,7 +258,7 @@ class Collection:
         for start in range(0, len(entities), _BATCH):
             with self._told():
                 self._client.upsert(
-                    self.place.collection, list(entities[start : start + _BATCH]), timeout=SECONDS
+                    self.place.collection, list(entities[start : start + _BATCH]), timeout=self._seconds
                 )
 
     def delete(self, rows: Sequence[int]) -> None:
@@ -255,7 +266,7 @@ class Collection:
         for start in range(0, len(rows), _BATCH):
             ids = [int(row) for row in rows[start : start + _BATCH]]
             with self._told():
-                self._client.delete(self.place.collection, ids=ids, timeout=SECONDS)
+                self._client.delete(self.place.collection, ids=ids, timeout=self._seconds)
 
     def flush(self) -> None:
         """Waits until what was written is stored."""
@@ -275,7 +286,7 @@ class Collection:
                 filter=expression,
                 output_fields=list(fields),
                 search_params={"metric_type": "IP"},
-                timeout=SECONDS,
+                timeout=self._seconds,
             )
         return list(found[0])
 

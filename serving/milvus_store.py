@@ -24,6 +24,9 @@ from serving.store import Indexed, Store, Summary, View, unfinished
 _ORIGIN = ("source", "seconds", "frame", "box")
 _FILE = ("path", "size", "mtime", "digest")
 _BLOCK = 2000  # images whose features are read at once
+# Of features that milvus-lite may have in its log: it makes Python's numbers of all of them, eight times as large, when it writes its
+# files and whenever it lists rows. Its own limit is 128 MiB.
+_FLUSH_BYTES = 16 << 20
 
 
 class MilvusStore(Store):
@@ -34,6 +37,8 @@ class MilvusStore(Store):
         self.collection = Collection(place)
         self._about: dict[str, Any] = {}
         self._waiting: list[dict[str, Any]] = []
+        self._unflushed = 0  # bytes of features
+        self._unpublished: set[int] = set()  # rows that are there and that no publication has reached
 
     def claim(self, header: Mapping[str, Any], before: Mapping[str, Any]) -> None:
         """Makes the collection, or checks that it is of this model and these images."""
@@ -45,7 +50,7 @@ class MilvusStore(Store):
             self._check_width()
             self.collection.load()
             known = self.collection.about()
-            if known is None and self.collection.count("row >= 0"):
+            if known is None and self.collection.any("row >= 0"):
                 raise self._not_ours()
         if known is None:
             known = {**mine, "generation": 0, "count": 0, "timed": False, "sources": 0}
@@ -95,6 +100,8 @@ class MilvusStore(Store):
                 state = LIVE if entity["generation"] <= self._generation else NEW
                 entry = Entry(row, path, Stamp(entity["size"], entity["mtime"]), entity["digest"])
                 entries.append((entry, state))
+                if state == NEW:
+                    self._unpublished.add(row)
                 mark = (entity["generation"], row)
                 newest[state, path] = max(mark, newest.get((state, path), mark))
                 origin = _origin(entity)
@@ -134,8 +141,13 @@ class MilvusStore(Store):
 
     def commit(self) -> None:
         """Sends what was written; Milvus answers when its log has it."""
+        self._unpublished.update(one["row"] for one in self._waiting)
         self.collection.upsert(self._waiting)
+        self._unflushed += len(self._waiting) * self.width * 4
         self._waiting = []
+        if self.place.embedded and self._unflushed >= _FLUSH_BYTES:
+            self.collection.flush()
+            self._unflushed = 0
 
     def amend(self, stamps: Mapping[int, Stamp], origins: Mapping[int, Origin | None]) -> None:
         """Writes these rows anew with other times and origins."""
@@ -165,9 +177,7 @@ class MilvusStore(Store):
 
         Raises UserError where another process has published since this one began.
         """
-        wanted = set(rows.tolist())
-        pending = self.collection.every(f"row >= 0 and generation > {self._generation}", [])
-        self.collection.delete([one["row"] for block in pending for one in block if one["row"] not in wanted])
+        self.collection.delete(sorted(self._pending() - set(rows.tolist())))
         self._write_sources(summary)
         self.collection.flush()
         now = self.collection.about()
@@ -184,6 +194,15 @@ class MilvusStore(Store):
             "sources": len(summary.sources),
         }
         self.collection.set_about(self._about, self.width)
+        self._unpublished = set()
+
+    def _pending(self) -> set[int]:
+        """The rows that the next publication would bring: in an embedded database those of this store's own knowledge, as it is
+        alone there and milvus-lite takes long to list rows; on a server another process may have added some."""
+        if self.place.embedded:
+            return self._unpublished
+        blocks = self.collection.every(f"row >= 0 and generation > {self._generation}", [])
+        return {one["row"] for block in blocks for one in block}
 
     def _write_sources(self, summary: Summary) -> None:
         self.collection.upsert(

@@ -5,21 +5,24 @@ from __future__ import annotations
 import base64
 import contextlib
 import shutil
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
+pytest.importorskip("grpc", reason="needs pip install -r requirements-stores.txt")
+pytest.importorskip("milvus_lite", reason="needs pip install -r requirements-stores.txt")
+
+import grpc
+
 from data.errors import UserError
-from serving import stores
+from serving import milvus_collection, stores
 from serving.index import SearchIndex
 from serving.origins import Wanted
 from serving.stores import named_store
 from tests.serving.galleries import draw, draw_all, update
 from tests.serving.test_milvus_store import check
-
-grpc = pytest.importorskip("grpc", reason="needs pip install -r requirements-stores.txt")
-pytest.importorskip("milvus_lite", reason="needs pip install -r requirements-stores.txt")
 
 
 class Watch(grpc.ServerInterceptor):
@@ -68,8 +71,6 @@ def test_two_machines_share_a_gallery_and_the_token_goes_to_the_server_alone(tmp
 
 
 def test_a_server_that_goes_away_is_told_and_nothing_is_lost(tmp_path, monkeypatch):
-    from serving import milvus_collection
-
     pictures = draw_all(tmp_path / "pictures", 12)
     with served(tmp_path / "server", Watch()) as store:
         update(tmp_path / "index", pictures, store)
@@ -87,6 +88,23 @@ def test_a_server_that_goes_away_is_told_and_nothing_is_lost(tmp_path, monkeypat
     with served(tmp_path / "server", Watch()) as elsewhere:  # started again, on another port here
         assert update(tmp_path / "other", pictures, elsewhere)[1] == ["100.png"]
         check(tmp_path / "other", pictures)
+
+
+def test_an_answer_that_takes_too_long_is_told(tmp_path, monkeypatch):
+    """The client passes on what gRPC raises, which is no MilvusException."""
+    from milvus_lite.engine.collection import Collection
+
+    pictures = draw_all(tmp_path / "pictures", 4)
+    with served(tmp_path / "server", Watch()) as store:
+        update(tmp_path / "index", pictures, store)
+        monkeypatch.setattr(milvus_collection, "SECONDS", 1.0)
+        plain = Collection.query
+        monkeypatch.setattr(
+            Collection, "query", lambda *given, **named: time.sleep(2) or plain(*given, **named)
+        )
+        draw(pictures, "100.png", 100)
+        with pytest.raises(UserError, match=r"does not do what it is asked \(Deadline Exceeded\): is Milvus"):
+            update(tmp_path / "index", pictures, store)
 
 
 @pytest.mark.parametrize("package", ["pymilvus", "milvus_lite"])

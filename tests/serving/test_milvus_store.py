@@ -9,15 +9,19 @@ import shutil
 import socket
 import sqlite3
 import threading
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+pytest.importorskip("pymilvus", reason="needs pip install -r requirements-stores.txt")
+pytest.importorskip("milvus_lite", reason="needs pip install -r requirements-stores.txt")
+
 from data.errors import UserError
 from data.folder import find_images
 from serving import milvus_collection
-from serving.catalogue import CATALOGUE, Stamp
+from serving.catalogue import CATALOGUE, NEW, Catalogue, Entry, Stamp
 from serving.crop_table import TABLE, Origin
 from serving.faiss_store import FEATURES, TOKENS, VECTORS
 from serving.index import SearchIndex
@@ -26,9 +30,6 @@ from serving.store import Summary
 from serving.stores import named_store
 from tests.serving.footage_files import write_table
 from tests.serving.galleries import draw, draw_all, features_of, update
-
-pytest.importorskip("pymilvus", reason="needs pip install -r requirements-stores.txt")
-pytest.importorskip("milvus_lite", reason="needs pip install -r requirements-stores.txt")
 
 
 @pytest.fixture
@@ -197,6 +198,57 @@ def test_two_rows_of_a_changed_image_are_mended(pictures, lite, tmp_path):
     collection.close()
     assert update(index, pictures, lite)[1] == []
     check(index, pictures)
+
+
+@pytest.mark.integration
+def test_filling_publishing_and_going_on_take_little_memory(lite, tmp_path, monkeypatch):
+    """milvus-lite makes Python's numbers, eight times as large, of every feature that is in its log yet: when it lists rows, and when
+    it writes them to its files."""
+    from serving import milvus_store
+    from serving.milvus_store import MilvusStore
+
+    count, width = 400, 1024
+    values = np.random.default_rng(0).standard_normal((count, width)).astype(np.float32)
+    features = values / np.linalg.norm(values, axis=1, keepdims=True)
+    header = {"features": width, "checkpoint": "digest", "images": str(tmp_path)}
+    place = milvus_collection.place_of(lite["store"], lite["collection"])
+
+    def opened() -> MilvusStore:
+        store = MilvusStore(tmp_path, header, place)
+        store.claim(header, header)
+        return store
+
+    def most_of(action) -> int:
+        tracemalloc.start()
+        action()
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return most
+
+    def fill(first: int) -> None:
+        for start in range(0, count, 50):
+            entries = [
+                Entry(first + row, f"{first + row}.jpg", Stamp(1, 1), "") for row in range(start, start + 50)
+            ]
+            store.write(entries, features[start : start + 50], None, {})
+            store.commit()
+
+    monkeypatch.setattr(milvus_store, "_FLUSH_BYTES", features.nbytes // 4)
+    store = opened()
+    assert most_of(lambda: fill(0)) < 4 * features.nbytes
+    store.close()  # as a run that is stopped before it publishes
+    store = opened()
+    with Catalogue(tmp_path / CATALOGUE) as catalogue:
+        assert most_of(lambda: store.mirror(catalogue)) < 3 * features.nbytes
+        assert catalogue.rows(NEW) == list(range(count))
+    fill(count)
+    rows = np.arange(1, 2 * count)
+    assert most_of(lambda: store.publish(rows, Summary(len(rows)))) < 3 * features.nbytes
+    store.close()
+    collection = milvus_collection.Collection(place)
+    collection.load()
+    assert [one["row"] for block in collection.every("row >= 0", []) for one in block] == rows.tolist()
+    collection.close()
 
 
 def test_another_model_folder_or_width_is_refused_as_by_faiss(pictures, lite, tmp_path):
