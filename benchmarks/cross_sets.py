@@ -89,7 +89,9 @@ def crossings(trained: Sequence[Run]) -> list[Crossing]:
             settings += [f"run=ablation-{name}-seed{source.seed}"]
             best = source.config.run_directory / "best.pth"
             needs = (source.label, target.label)  # the other one's set is drawn by then
-            found.append(Crossing(name, source.seed, target.files, settings, ["test"], needs, best))
+            found.append(
+                Crossing(name, source.seed, target.files, settings, ["test"], needs, checkpoint=best)
+            )
     return found
 
 
