@@ -4,7 +4,8 @@
 
 docs/fidelity.md: released configurations beside this project's, and the column of effects (`benchmarks.fidelity`);
 docs/demo_results.md: the rungs of supervision (`benchmarks.rungs`) and one set's model on another's people
-(`benchmarks.cross_sets`); docs/pretraining.md: what each step and part brings from the pre-trained start (`benchmarks.adaptation`). What has no result yet says so. The model zoo has its own command, `benchmarks.model_zoo`.
+(`benchmarks.cross_sets`); docs/pretraining.md: what each step and part brings from the pre-trained start (`benchmarks.adaptation`);
+docs/synthesis.md: what synthetic images bring (`benchmarks.synthetic_training`). What has no result yet says so. The model zoo has its own command, `benchmarks.model_zoo`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import adaptation, fidelity, rungs
+from benchmarks import adaptation, fidelity, rungs, synthetic_training
 from benchmarks.ablation import RESULTS, ROOT, Study, on_test_text, read_csv, spread_text
 from benchmarks.effects import (
     effects_of,
@@ -32,10 +33,17 @@ from engine.config import load_config
 from engine.results import PLAIN
 from retrieval.matrix import ROWS, SHOWN, markdown
 
-FIDELITY, DEMO, START = (ROOT / "docs" / f"{page}.md" for page in ("fidelity", "demo_results", "pretraining"))
-PAGES = (FIDELITY, DEMO, START)
+FIDELITY, DEMO, START, SYNTHETIC = (
+    ROOT / "docs" / f"{page}.md" for page in ("fidelity", "demo_results", "pretraining", "synthesis")
+)
+PAGES = (FIDELITY, DEMO, START, SYNTHETIC)
 UNKNOWN = "to be measured"
-ADAPTATION_SCORES = ("itc_r1", "itm_r1", "itc_mAP", "itm_mAP")
+SCORES = {
+    "itc_r1": "Rank-1, features alone",
+    "itm_r1": "Rank-1, re-ranked",
+    "itc_mAP": "mAP, features alone",
+    "itm_mAP": "mAP, re-ranked",
+}
 Rows = Sequence[Mapping[str, Any]]
 
 
@@ -98,16 +106,18 @@ def rungs_table(rows: Rows) -> str:
     return "\n".join(lines)
 
 
-def adaptation_table(rows: Rows) -> str:
-    """A row for each variant, from the start to what labels would bring."""
-    lines = [
-        "| target test set | seeds | Rank-1, features alone | Rank-1, re-ranked | mAP, features alone | mAP, re-ranked |",
-        "|---|---|---|---|---|---|",
-    ]
-    for name, variant in adaptation.VARIANTS.items():
+def variants_table(data: str, study: Study, rows: Rows, scores: Mapping[str, str]) -> str:
+    """A row for each variant of a study, as its titles say.
+
+    Args:
+        data: what the table is about.
+        scores: the columns to be shown, by their names in the results.
+    """
+    lines = [f"| {' | '.join([data, 'seeds', *scores.values()])} |", "|---" * (2 + len(scores)) + "|"]
+    for name, variant in study.variants.items():
         found = of_variant(rows, name)
-        scores = [spread_text([row[score] for row in found]) or UNKNOWN for score in ADAPTATION_SCORES]
-        lines.append(f"| {' | '.join([variant.title, seeds_of(found), *scores])} |")
+        shown = [spread_text([row[score] for row in found]) if found else UNKNOWN for score in scores]
+        lines.append(f"| {' | '.join([variant.title, seeds_of(found), *shown])} |")
     return "\n".join(lines)
 
 
@@ -124,6 +134,10 @@ def matrix_table(results: Path = RESULTS) -> str:
     return markdown(cells).strip() or "To be measured."
 
 
+def _shown(data: str, study: Study, results: Path) -> str:
+    return variants_table(data, study, read_study(study, results), SCORES)
+
+
 def made_pages(pages: Mapping[Path, str], results: Path = RESULTS) -> dict[Path, str]:
     """The pages with their tables made anew."""
     rows = read_study(fidelity.STUDY, results)
@@ -134,7 +148,10 @@ def made_pages(pages: Mapping[Path, str], results: Path = RESULTS) -> dict[Path,
             pages[DEMO],
             {"rungs": rungs_table(read_study(rungs.STUDY, results)), "matrix": matrix_table(results)},
         ),
-        START: filled(pages[START], {"adaptation": adaptation_table(read_study(adaptation.STUDY, results))}),
+        START: filled(pages[START], {"adaptation": _shown("target test set", adaptation.STUDY, results)}),
+        SYNTHETIC: filled(
+            pages[SYNTHETIC], {"synthetic": _shown("demo test set", synthetic_training.STUDY, results)}
+        ),
     }
 
 

@@ -2,7 +2,7 @@
 # Every benchmark, one after the other; each rewrites its table in benchmarks/results (docs/benchmarks.md):
 #   bash benchmarks/run.bash            # all but the studies, which take hours, and the GPU's
 #   bash benchmarks/run.bash blip_step  # only those named
-#   bash benchmarks/run.bash rungs      # a study: ablation, fidelity, rungs, cross_sets; finished runs are skipped
+#   bash benchmarks/run.bash rungs      # a study: ablation, adaptation, fidelity, rungs, cross_sets, synthetic_training; finished runs are skipped
 #   bash benchmarks/run.bash gpu        # what is worth measuring on a machine with a GPU, in about ten minutes
 #   BENCHMARK_DEVICE=cuda bash benchmarks/run.bash itm_reranking feature_extraction caption_generation
 # They compare two versions in one run, so ratios mean something; run nothing else meanwhile.
@@ -11,7 +11,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/environment.bash
 ALL=(palette_accuracy blip_step clip_step training_step itm_reranking feature_extraction image_pipeline evaluation_memory caption_generation
     divided_work pseudo_labels source_term cluster_metric search_index explaining onnx_speed)
-STUDIES=(ablation adaptation fidelity rungs cross_sets)
+STUDIES=(ablation adaptation fidelity rungs cross_sets synthetic_training)
 
 # On a CPU with two threads, which sleep while they wait; BENCHMARK_DEVICE=cuda measures on a GPU.
 two_threads() { OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive "$PYTHON" "benchmarks/$1.py" --device "${BENCHMARK_DEVICE:-cpu}"; }
@@ -56,6 +56,10 @@ adaptation() {
 fidelity() { study fidelity; }
 rungs() { study rungs; }
 cross_sets() { study cross_sets; }
+synthetic_training() {
+    "$PYTHON" gen_images.py --config configs/syn.yaml
+    study synthetic_training
+}
 
 gpu() { "$PYTHON" -m benchmarks.gpu; } # goes on where it was stopped; says so where there is no GPU
 
