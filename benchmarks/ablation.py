@@ -52,7 +52,8 @@ class Variant:
     """A setting that is compared: the method's and the data set's configuration, and what differs from them.
 
     In `settings`, {epochs} stands for as many as PSPD's rounds together, {each} for those of one round, {seed} for the run's,
-    {output} for the folder of runs, {data} for the data set's, {tag} for its name and {captions} for the seed's captions.
+    {output} for the folder of runs and {runs} for how their own begin, {data} for the data set's folder, {tag} for its name
+    and {captions} for the seed's captions.
 
     Attributes:
         captions: whether it needs those of its seed.
@@ -207,13 +208,14 @@ def prefix_of(target: Path) -> str:
     return "ablation" if target.stem == DEMO.stem else f"ablation-{target.stem}"
 
 
-def _placeholders(plain: Config) -> dict[str, Any]:
-    """What a variant's settings may name, from PSPD's configuration with a seed."""
+def _placeholders(plain: Config, target: Path) -> dict[str, Any]:
+    """What a variant's settings may name, from PSPD's configuration of the target with a seed."""
     return {
         "epochs": plain.train.rounds * plain.train.max_epoch,
         "each": plain.train.max_epoch,
         "seed": plain.seed,
         "output": plain.output,
+        "runs": f"{plain.output}/{prefix_of(target)}",
         "data": plain.dataset.root,
         "tag": plain.dataset.label,
         "captions": plain.caption_directory,
@@ -238,7 +240,7 @@ def planned_runs(
                 files = config_files(target, "pspd", released)
                 stages = list(CAPTION_STAGES)
                 runs.append(Run(captions, seed, files, common, stages, prefix=prefix_of(target)))
-        known = _placeholders(load_config(config_files(target, "pspd"), common))
+        known = _placeholders(load_config(config_files(target, "pspd"), common), target)
         for name in wanted:
             variant = variants[name]
             own = [text.format(**known) for text in variant.settings]

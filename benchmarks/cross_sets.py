@@ -86,11 +86,11 @@ def crossings(trained: Sequence[Run]) -> list[Crossing]:
                 continue
             name = f"{source.name}-on-{target.name}"
             settings = [text for text in target.settings if not text.startswith("run=")]
-            settings += [f"run=ablation-{name}-seed{source.seed}"]
+            settings += [f"run={source.prefix}-{name}-seed{source.seed}"]
             best = source.config.run_directory / "best.pth"
             needs = (source.label, target.label)  # the other one's set is drawn by then
             found.append(
-                Crossing(name, source.seed, target.files, settings, ["test"], needs, checkpoint=best)
+                Crossing(name, source.seed, target.files, settings, ["test"], needs, source.prefix, best)
             )
     return found
 

@@ -80,9 +80,7 @@ def gap_text(rows: Rows) -> str:
     gaps = [row[f"{ON_TEST}{kind}_r1"] - row[f"{kind}_r1"] for row in rows for kind in [ranking_of([row])]]
     if not gaps:
         return ""
-    return (
-        f"demo, {len(gaps)} runs: Rank-1 {sum(gaps) / len(gaps):+.2f} ({min(gaps):+.2f} to {max(gaps):+.2f})"
-    )
+    return f"demo, {len(gaps)} run{'s' * (len(gaps) > 1)}: Rank-1 {sum(gaps) / len(gaps):+.2f} ({min(gaps):+.2f} to {max(gaps):+.2f})"
 
 
 def _range(values: Sequence[float], digits: int) -> str:

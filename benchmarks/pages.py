@@ -17,7 +17,17 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import adaptation, fidelity, rungs, synthetic_training
-from benchmarks.ablation import RESULTS, ROOT, Study, on_test_text, read_csv, spread_text
+from benchmarks.ablation import (
+    ABLATION,
+    RESULTS,
+    ROOT,
+    VARIANTS,
+    Study,
+    merged,
+    on_test_text,
+    read_csv,
+    spread_text,
+)
 from benchmarks.effects import (
     effects_of,
     newest,
@@ -47,11 +57,19 @@ SCORES = {
 Rows = Sequence[Mapping[str, Any]]
 
 
-def read_study(study: Study, results: Path = RESULTS) -> list[dict[str, Any]]:
-    """A study's plain rows about the data set that it is made for, from the newest torch that it was run with."""
+def read_study(study: Study, results: Path = RESULTS) -> list[Mapping[str, Any]]:
+    """A study's plain rows about the data set that it is made for, from the newest torch that it was run with.
+
+    Of variants that it shares with the ablation, seeds that it lacks come from the ablation's file of the same torch.
+    """
     data = load_config([study.target]).dataset.label
     paths = sorted(results.glob(f"{study.name}-{data}-*.csv"), key=newest_first)
-    return [row for row in read_csv(paths[0]) if row["protocol"] == PLAIN] if paths else []
+    if not paths:
+        return []
+    shared = {name for name, variant in study.variants.items() if VARIANTS.get(name) is variant}
+    others = read_csv(results / paths[0].name.replace(study.name, ABLATION.name, 1))
+    rows = merged([row for row in others if row["variant"] in shared], read_csv(paths[0]), study.variants)
+    return [row for row in rows if row["protocol"] == PLAIN]
 
 
 def _scores(rows: Rows) -> list[str]:

@@ -52,7 +52,7 @@ VARIANTS = {
     ),
     "irra-zero-shot": _rung(
         "IRRA: zero-shot, from the source world",
-        *_zero_shot("{output}/ablation-irra-source-seed{seed}/best.pth"),
+        *_zero_shot("{runs}-irra-source-seed{seed}/best.pth"),
         method="irra",
         after="irra-source",
     ),

@@ -98,7 +98,7 @@ def test_the_matrix_in_miniature(tmp_path):
     assert features.keys() == {(source, target) for source in names for target in names}
     assert len(rows) == 18
     assert {row["selected_on"] for (source, _), row in features.items() if source == "mini-icfg"} == {"last"}
-    one = tmp_path / "output" / "ablation-labels-icfg-on-labels-rstp-seed0" / "results.json"
+    one = tmp_path / "output" / "ablation-mini-labels-icfg-on-labels-rstp-seed0" / "results.json"
     assert json.loads(one.read_text("utf-8"))["itc"]["r1"] == float(features["mini-icfg", "mini-rstp"]["r1"])
     assert {path.name for path in (tmp_path / "output" / "matrix-mini").iterdir()} >= {
         "matrix.md",

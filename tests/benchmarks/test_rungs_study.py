@@ -87,7 +87,7 @@ def test_the_rungs_in_miniature(tmp_path):
         rows = {row["variant"]: row for row in csv.DictReader(stream)}
     assert set(rows) == {"irra-source", "irra-zero-shot", "pairs"}
     assert rows["irra-source"]["if_selected_on_test_itc_r1"] != ""
-    results = tmp_path / "output" / "ablation-irra-zero-shot-seed0" / "results.json"
+    results = tmp_path / "output" / "ablation-mini-irra-zero-shot-seed0" / "results.json"
     assert json.loads(results.read_text("utf-8"))["trained_on"] == "nothing here"
     again = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
     assert "3 runs are finished, 0 to do." in again.stdout, again.stderr
