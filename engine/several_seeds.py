@@ -24,10 +24,9 @@ from engine.command_line import add_configuration
 from engine.config import Config, load_config
 from engine.marks import CAPTION_STAGES, IMAGE_STAGE, Mark, differences
 from engine.results import MSM, PLAIN, PROTOCOLS, are_up_to_date, results_path
-from retrieval.results import METRICS, TITLES, write_atomically
+from retrieval.results import METRICS, ROWS, TITLES, write_atomically
 
 IF_SELECTED_ON_TEST = "if_selected_on_test"  # beside results, where every run has it
-ROWS = {"itc": "features alone", "itm": "with ITM re-ranking"}
 # What all runs of a summary have in common; the rest of a results.json is what is summarised.
 SHARED = ("dataset", "method", "split", "protocol", "selected_on", "queries", "gallery")
 # What may differ between runs that are compared: the seed, and how and where they ran.

@@ -20,10 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from data.errors import UserError
-from retrieval.results import TITLES, write_atomically
+from retrieval.results import ROWS, TITLES, write_atomically
 
 SHOWN = ("r1", "mAP", "mINP")
-ROWS = {"itc": "features alone", "itm": "with ITM re-ranking"}
 Source = tuple[str, str]  # method, and the data set it was trained on
 Cells = Mapping[tuple[Source, str], Sequence[Mapping[str, Any]]]  # by source and target
 

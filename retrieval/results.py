@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # it brings torch, which who reads results does without
 
 TITLES = {"r1": "Rank-1", "r5": "Rank-5", "r10": "Rank-10", "mAP": "mAP", "mINP": "mINP"}
 METRICS = tuple(TITLES)
+ROWS = {"itc": "features alone", "itm": "with ITM re-ranking"}
 
 
 def write_results(
@@ -113,10 +114,7 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def _rows(found: Mapping[str, Any]) -> list[tuple[str, Mapping[str, float]]]:
-    rows = [("features alone", found["itc"])]
-    if found["itm"] is not None:
-        rows.append(("with ITM re-ranking", found["itm"]))
-    return rows
+    return [(title, found[row]) for row, title in ROWS.items() if found[row] is not None]
 
 
 def table(record: Mapping[str, Any]) -> str:

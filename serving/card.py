@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-METRICS = {"r1": "Rank-1", "r5": "Rank-5", "r10": "Rank-10", "mAP": "mAP", "mINP": "mINP"}
-ROWS = {"itc": "features alone", "itm": "with ITM re-ranking"}
+from retrieval.results import ROWS, TITLES
+
 DRAWN = "Drawn people and drawn sentences of this project's own demo: nobody's photograph is in it. MIT, as the code."
 OWN = "Images of the publisher's own."
 
@@ -99,7 +99,7 @@ def _index_entry(facts: Facts, results: Mapping[str, Any]) -> dict[str, Any]:
         "task": {"type": "image-text-retrieval", "name": "Text-based person search"},
         "dataset": {"type": facts.data, "name": facts.data, "split": results["split"]},
         "metrics": [
-            {"type": name, "name": f"{METRICS[name]}, {ROWS[row]}", "value": value}
+            {"type": name, "name": f"{TITLES[name]}, {ROWS[row]}", "value": value}
             for name, value in results[row].items()
         ],
     }
@@ -122,15 +122,16 @@ def _results(facts: Facts) -> str:
 
 
 def _selection(selected_on: str) -> str:
-    chosen = "on the val split" if selected_on == "val" else "as the last epoch's"
+    known = {"val": "on the val split", "last": "as the last epoch's"}
+    chosen = known.get(selected_on, f"on {selected_on} that were held out")
     return f"The checkpoint was chosen {chosen}; the test split chose nothing."
 
 
 def _table(results: Mapping[str, Any], show: Any) -> str:
-    lines = ["| | " + " | ".join(METRICS.values()) + " |", "|---" * (len(METRICS) + 1) + "|"]
+    lines = ["| | " + " | ".join(TITLES.values()) + " |", "|---" * (len(TITLES) + 1) + "|"]
     for row, title in ROWS.items():
         if results[row]:
-            lines.append(f"| {title} | " + " | ".join(show(results[row][name]) for name in METRICS) + " |")
+            lines.append(f"| {title} | " + " | ".join(show(results[row][name]) for name in TITLES) + " |")
     return "\n".join(lines)
 
 
