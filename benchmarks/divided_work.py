@@ -25,7 +25,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.measure import RESULTS, Seconds, captions_of, rows_of, seconds_of, write_csv
+from benchmarks.measure import RESULTS, Seconds, captions_of, peak_gb, rows_of, seconds_of, write_csv
 from benchmarks.training_step import make_model
 from engine import distributed
 from engine.config import RuntimeConfig, load_config
@@ -103,12 +103,6 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     found |= {"before_gb": before, "peak_gb": peak_gb()}
     distributed.stop()
     return found
-
-
-def peak_gb() -> float:
-    """The largest resident set of this program so far (ru_maxrss would count the one that started it, too)."""
-    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in line)
-    return int(line.split()[1]) * 1024 / GB
 
 
 def run(options: argparse.Namespace, processes: int, folder: Path) -> list[dict[str, Any]]:

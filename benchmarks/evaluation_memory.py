@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -24,7 +23,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.measure import RESULTS, WORDS, tokenizer_of, write_csv
+from benchmarks.measure import RESULTS, WORDS, peak_gb, tokenizer_of, write_csv
 from models.backbones.blip.retrieval import BlipRetrieval
 from models.texts import TextBatch
 from retrieval.evaluate import evaluate
@@ -80,11 +79,6 @@ def measure(images: int, k_test: int, size: str) -> dict[str, object]:
         "peak_gb": round(peak_gb(), 2),
         "seconds": round(seconds, 1),
     }
-
-
-def peak_gb() -> float:
-    """The largest resident set of this process so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 
 def main() -> None:

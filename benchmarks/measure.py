@@ -55,6 +55,12 @@ def wait_for(device: str) -> None:
         torch.cuda.synchronize()
 
 
+def peak_gb() -> float:
+    """The largest resident set of this program so far (ru_maxrss would count the one that started it, too)."""
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in line)
+    return int(line.split()[1]) * 1024 / 1e9
+
+
 def in_turns(
     actions: Mapping[str, Callable[[], Any]], repetitions: int, device: str = "cpu", warm: bool = False
 ) -> dict[str, list[Seconds]]:

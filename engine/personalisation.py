@@ -51,7 +51,7 @@ SECTIONS = ("seed", "dataset", "personalise")
 
 
 @dataclass(frozen=True)
-class Material:
+class Examples:
     """What a model learns from: image files, the text of each, and the identities that they are of."""
 
     images: tuple[Path, ...]
@@ -81,19 +81,19 @@ def personalise(context: Context) -> None:
         mark.clear()
         set_aside(folder)
         distributed.barrier()
-    material = material_of(config, open_dataset(config))
+    examples = examples_of(config, open_dataset(config))
     run = Run(folder, "log.txt", context.stop)
     with distributed.main_first():
         base = located(settings.model)
     LOGGER.info(
         "Personalising %s with %d images of %d identities%s.",
         base,
-        len(material.images),
-        len(material.identities),
+        len(examples.images),
+        len(examples.identities),
         " and their real captions" if settings.scenario == ALL else "",
     )
     prior = _prior_images(context, run, base, folder / PRIOR) if settings.scenario == FEW else ()
-    _train(context, run, base, material, prior)
+    _train(context, run, base, examples, prior)
     mark.set()
 
 
@@ -111,7 +111,7 @@ def _check(config: Config, world: World) -> None:
         raise UserError(f"personalise.size = {settings.size} is no multiple of 8: diffusion models need one.")
 
 
-def material_of(config: Config, dataset: PedesDataset) -> Material:
+def examples_of(config: Config, dataset: PedesDataset) -> Examples:
     """The images of the scenario with their texts.
 
     few: all images of the identities, under one text; no caption is looked at. all: every training image that has a caption,
@@ -123,7 +123,7 @@ def material_of(config: Config, dataset: PedesDataset) -> Material:
     if config.personalise.scenario == FEW:
         chosen = _identities(config, sorted({record.identity for record in dataset.train} - {NO_IDENTITY}))
         images = dict.fromkeys(record.image for record in dataset.train if record.identity in chosen)
-        return Material(tuple(map(dataset.path, images)), (OWN_TEXT,) * len(images), chosen)
+        return Examples(tuple(map(dataset.path, images)), (OWN_TEXT,) * len(images), chosen)
     captioned: dict[str, Record] = {}
     for record in dataset.train:
         if record.captions:
@@ -133,7 +133,7 @@ def material_of(config: Config, dataset: PedesDataset) -> Material:
         raise UserError(
             "The scenario 'all' learns real captions, and the data set's training images have none."
         )
-    return Material(
+    return Examples(
         tuple(dataset.path(record) for record in records),
         tuple(STYLE + record.captions[0] for record in records),
         tuple(sorted({record.identity for record in records} - {NO_IDENTITY})),
@@ -188,7 +188,7 @@ def _prior_images(context: Context, run: Run, base: Path, folder: Path) -> tuple
     return files
 
 
-def _train(context: Context, run: Run, base: Path, material: Material, prior: Sequence[Path]) -> None:
+def _train(context: Context, run: Run, base: Path, examples: Examples, prior: Sequence[Path]) -> None:
     config, machine = context.config, context.machine
     settings = config.personalise
     pipeline = pipelines.load(
@@ -199,7 +199,7 @@ def _train(context: Context, run: Run, base: Path, material: Material, prior: Se
     trainer = Trainer(
         machine.place(task),
         groups,
-        Batches(config, task.frozen, material, prior, machine.world, machine.device),
+        Batches(config, task.frozen, examples, prior, machine.world, machine.device),
         Schedule(rate, 1),  # a constant rate: one epoch of all steps
         Place(f"personalise-{settings.scenario}"),
         run,
@@ -214,7 +214,7 @@ def _train(context: Context, run: Run, base: Path, material: Material, prior: Se
     )
     trainer.fit()
     if distributed.is_main():
-        _keep(run.directory, task, _record(config, base, material, steps))
+        _keep(run.directory, task, _record(config, base, examples, steps))
     distributed.barrier()
 
 
@@ -234,13 +234,13 @@ def _task(config: Config, pipeline: Any) -> tuple[Any, list[dict[str, Any]]]:
     ]
 
 
-def _record(config: Config, base: Path, material: Material, steps: int) -> Personalisation:
+def _record(config: Config, base: Path, examples: Examples, steps: int) -> Personalisation:
     return Personalisation(
         scenario=config.personalise.scenario,
         base=source_of(base),
         dataset=config.dataset.label,
-        identities=material.identities,
-        images=len(material.images),
+        identities=examples.identities,
+        images=len(examples.images),
         reads_real_captions=config.personalise.scenario == ALL,
         steps=steps,
         seed=config.seed,
@@ -270,14 +270,14 @@ class Batches:
         self,
         config: Config,
         frozen: Frozen,
-        material: Material,
+        examples: Examples,
         prior: Sequence[Path],
         world: World,
         device: torch.device,
     ) -> None:
         settings = config.personalise
         self.steps = settings.training[0]
-        self.material, self.prior, self.device, self.seed = material, prior, device, config.seed
+        self.examples, self.prior, self.device, self.seed = examples, prior, device, config.seed
         self.size, self.frozen = settings.size, frozen
         self.latent = frozen.latent_shape(settings.size)
         share = settings.batch_size // world.size
@@ -287,7 +287,7 @@ class Batches:
     def epoch(self, _epoch: int, start: int = 0) -> Iterator[tuple[Noised, Noised | None]]:
         """This process's share of every step from `start` on."""
         for step in range(start, self.steps):
-            own = self._batch("own", step, self.material.images, self.material.texts)
+            own = self._batch("own", step, self.examples.images, self.examples.texts)
             prior = (
                 self._batch("prior", step, self.prior, (PRIOR_TEXT,) * len(self.prior))
                 if self.prior

@@ -6,6 +6,7 @@ hundredths of each other become equal. So bodies may be bfloat16, and what is co
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -18,3 +19,14 @@ class Head(nn.Linear):
     def forward(self, values: Tensor) -> Tensor:
         with no_autocast(values):
             return F.linear(widen(values), self.weight, self.bias)
+
+
+def identity_classifier(width: int, count: int, device: torch.device) -> Head:
+    """A fresh head that tells `count` identities by features of this width.
+
+    Nearly equal logits at first: the encoders should not have to undo a random opinion about who is who.
+    """
+    head = Head(width, count, device=device)
+    nn.init.normal_(head.weight, std=0.001)
+    nn.init.zeros_(head.bias)
+    return head

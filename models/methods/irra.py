@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from losses.identity import identity_loss
 from losses.masked_language import masked_language_loss
@@ -14,7 +14,7 @@ from losses.sdm import sdm_loss
 from losses.token_masking import mask_tokens
 from models.batch import Batch
 from models.eager import eager_on_cpu
-from models.heads import Head
+from models.heads import Head, identity_classifier
 from models.methods.clip_dual_encoder import ClipDualEncoder
 
 ADDED = ("cross_modal.", "language_head.", "classifier.")  # parts that no released weights fill
@@ -61,10 +61,7 @@ class IRRA(ClipDualEncoder):
 
     def set_identities(self, count: int) -> None:
         """A fresh classifier over `count` classes; replaces the last round's."""
-        self.classifier = Head(self.size.embed_dim, count, device=self.device)
-        # Nearly equal logits at first: the towers should not have to undo a random opinion about who is who.
-        nn.init.normal_(self.classifier.weight, std=0.001)
-        nn.init.zeros_(self.classifier.bias)
+        self.classifier = identity_classifier(self.size.embed_dim, count, self.device)
 
     def learning_rate_factor(self, parameter_name: str) -> float:
         # In the released code the rate of biases goes before that of the cross-modal encoder, and the heads' before both.

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import normalize
 
 from losses.identity import identity_loss
 from models.batch import Batch
-from models.heads import Head
+from models.heads import Head, identity_classifier
 from models.methods.blip_method import BlipMethod
 from models.methods.fusion import STARTS, FusionEncoder
 from models.options import check_choice, check_switch
@@ -57,10 +57,7 @@ class TSN(BlipMethod):
 
     def set_identities(self, count: int) -> None:
         """A fresh classifier over `count` classes; replaces the last round's."""
-        self.classifier = Head(self.size.embed_dim, count, device=self.device)
-        # Nearly equal logits at first: the encoders should not have to undo a random opinion about who is who.
-        nn.init.normal_(self.classifier.weight, std=0.001)
-        nn.init.zeros_(self.classifier.bias)
+        self.classifier = identity_classifier(self.size.embed_dim, count, self.device)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         if self.classifier is None:

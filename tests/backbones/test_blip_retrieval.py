@@ -7,8 +7,9 @@ import torch
 
 from models.backbones.attention import attend
 from models.backbones.blip.retrieval import BlipRetrieval
-from models.backbones.blip.sizes import SIZES, size_named
+from models.backbones.blip.sizes import SIZES
 from models.backbones.blip.text import TextShape, TextStack, runs_of
+from models.backbones.sizes import size_named
 from models.texts import TextBatch
 
 
@@ -187,7 +188,7 @@ def test_sizes():
     )
     assert {size.embed_dim for size in SIZES.values()} == {256}
     with pytest.raises(ValueError, match="tiny, base, large"):
-        size_named("huge")
+        size_named("huge", SIZES)
 
 
 def test_bad_input_is_refused(model, images, captions, tokenizer):

@@ -11,8 +11,9 @@ from losses.compound_ranking import OWN_CAPTION, compound_ranking_loss, negative
 from losses.part_identity import part_identity_loss
 from models.backbones.linear import narrow
 from models.backbones.resnet_lstm.retrieval import ResNetLstm
-from models.backbones.resnet_lstm.sizes import SIZES, Size, size_named
+from models.backbones.resnet_lstm.sizes import SIZES, Size
 from models.backbones.resnet_lstm.words import Words
+from models.backbones.sizes import size_named
 from models.texts import TextBatch
 
 SMALL = Size("basic", (1, 1, 1, 1), 4, 1, 8, 12, 8, 3, (48, 24))
@@ -199,7 +200,7 @@ def test_bad_input_is_refused(model, words):
     with pytest.raises(ValueError, match="needs a tokenizer"):
         ResNetLstm("tiny")
     with pytest.raises(ValueError, match="tiny, base"):
-        size_named("large")
+        size_named("large", SIZES)
     with pytest.raises(ValueError, match="too low"):
         ResNetLstm("tiny", (64, 48), tokenizer=words)
     with pytest.raises(ValueError, match="set image_size"):

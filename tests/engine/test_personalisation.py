@@ -13,7 +13,7 @@ from data.errors import UserError
 from engine import personalisation
 from engine.config import load_config
 from engine.distributed import Interrupted
-from engine.personalisation import Batches, directory_of, material_of, personalise
+from engine.personalisation import Batches, directory_of, examples_of, personalise
 from engine.run import StopSignal
 from engine.sources import open_dataset
 from engine.stage import Context
@@ -129,24 +129,24 @@ def test_stopped_at_any_step_it_ends_as_undisturbed_and_a_second_run_skips(
 def test_few_looks_at_the_images_of_its_identities_and_at_no_caption(make_config):
     config = make_config("few")
     dataset = open_dataset(config)
-    material = material_of(config, dataset)
+    examples = examples_of(config, dataset)
     silent = replace(dataset, train=[record._replace(captions=()) for record in dataset.train])
-    assert material_of(config, silent) == material
-    chosen = {record.image for record in dataset.train if record.identity in material.identities}
-    assert {str(path.relative_to(dataset.image_root)) for path in material.images} == chosen
-    assert set(material.texts) == {"a photo of sks person"}
-    other = material_of(make_config("few", "seed=1"), dataset)
+    assert examples_of(config, silent) == examples
+    chosen = {record.image for record in dataset.train if record.identity in examples.identities}
+    assert {str(path.relative_to(dataset.image_root)) for path in examples.images} == chosen
+    assert set(examples.texts) == {"a photo of sks person"}
+    other = examples_of(make_config("few", "seed=1"), dataset)
     assert len(other.identities) == 2
-    named = material_of(make_config("few", f"personalise.identities=[{dataset.train[0].identity}]"), dataset)
+    named = examples_of(make_config("few", f"personalise.identities=[{dataset.train[0].identity}]"), dataset)
     assert named.identities == (dataset.train[0].identity,)
 
 
 def test_all_reads_the_first_caption_of_every_image(make_config):
     config = make_config("all")
     dataset = open_dataset(config)
-    material = material_of(config, dataset)
+    examples = examples_of(config, dataset)
     expected = {dataset.path(record): record.captions[0] for record in reversed(dataset.train)}
-    assert dict(zip(material.images, material.texts, strict=True)) == {
+    assert dict(zip(examples.images, examples.texts, strict=True)) == {
         path: f"in the style of <s0><s1>, {caption}" for path, caption in expected.items()
     }
 
@@ -171,7 +171,7 @@ def test_captions_that_are_not_there_and_a_batch_that_can_not_be_shared(make_con
     dataset = open_dataset(config)
     silent = replace(dataset, train=[record._replace(captions=()) for record in dataset.train])
     with pytest.raises(UserError, match="training images have none"):
-        material_of(config, silent)
+        examples_of(config, silent)
     with pytest.raises(UserError, match="can't be shared by 3 processes"):
         personalise(context(config, replace(machine, world=SimpleNamespace(rank=0, size=3))))
 
@@ -182,12 +182,12 @@ def test_two_processes_share_what_one_learns_from(make_config, model):
     from synthesis.generation.denoising import Frozen, joined
 
     config = make_config("all")
-    material = material_of(config, open_dataset(config))
+    examples = examples_of(config, open_dataset(config))
     cpu = torch.device("cpu")
     frozen = Frozen(pipelines.load("AutoPipelineForText2Image", model, cpu, half=False, safety_checker=True))
 
     def steps(world) -> list:
-        return [own for own, _ in Batches(config, frozen, material, (), world, cpu).epoch(0)]
+        return [own for own, _ in Batches(config, frozen, examples, (), world, cpu).epoch(0)]
 
     alone = steps(World())
     shares = [steps(SimpleNamespace(rank=rank, size=2)) for rank in range(2)]
@@ -197,5 +197,5 @@ def test_two_processes_share_what_one_learns_from(make_config, model):
         assert all(torch.equal(getattr(whole, name), value) for name, value in vars(together).items())
     seen = torch.cat([batch.pixels for batch in alone])
     assert len({image.numpy().tobytes() for image in seen}) == 8, "all images once before any comes again"
-    resumed = list(Batches(config, frozen, material, (), World(), cpu).epoch(0, 3))
+    resumed = list(Batches(config, frozen, examples, (), World(), cpu).epoch(0, 3))
     assert torch.equal(resumed[0][0].noise, alone[3].noise)

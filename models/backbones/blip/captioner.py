@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from models.backbones.attention import layout_of
 from models.backbones.blip.checkpoints import load_blip
 from models.backbones.blip.retrieval import BlipRetrieval, recomputed, required, text_shape
-from models.backbones.blip.sizes import Size, size_named
+from models.backbones.blip.sizes import SIZES, Size
 from models.backbones.blip.text import DecoderCache, TextDecoder
 from models.backbones.blip.tokenizer import CAPTION_LENGTH, BlipTokenizer
 from models.backbones.blip.vision import BlipVision
+from models.backbones.sizes import size_named
 from models.backbones.weights import LoadReport
 from models.texts import TextBatch
 
@@ -43,7 +44,7 @@ class BlipCaptioner(nn.Module):
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
-        self.size = size = size_named(size)
+        self.size = size = size_named(size, SIZES)
         self.tokenizer = tokenizer = required(tokenizer)
         image_size = tuple(image_size or size.image_size)
         self.visual_encoder = BlipVision(size, image_size, recomputed(size, vit_grad_ckpt, vit_ckpt_layer))

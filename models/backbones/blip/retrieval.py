@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from models.backbones.blip.checkpoints import load_blip
-from models.backbones.blip.sizes import SIZES, Size, size_named
+from models.backbones.blip.sizes import SIZES, Size
 from models.backbones.blip.text import TextShape, TextStack
 from models.backbones.blip.tokenizer import BlipTokenizer
 from models.backbones.blip.vision import BlipVision
 from models.backbones.blip.word_relevance import word_relevance
+from models.backbones.sizes import size_named
 from models.backbones.weights import LoadReport
 from models.heads import Head
 from models.options import check_switch
@@ -66,7 +67,7 @@ class BlipRetrieval(nn.Module):
     ) -> None:
         check_switch({"keep_unknown": keep_unknown}, "keep_unknown")
         super().__init__()
-        self.size = size = size_named(size)
+        self.size = size = size_named(size, SIZES)
         self.tokenizer = tokenizer = required(tokenizer).keeping_unknown(keep_unknown)
         image_size = tuple(image_size or size.image_size)
         self.visual_encoder = BlipVision(size, image_size, recomputed(size, vit_grad_ckpt, vit_ckpt_layer))

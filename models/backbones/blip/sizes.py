@@ -35,15 +35,3 @@ SIZES: dict[str, Size] = {
     "base": Size(768, 12, 12, 16, 768, 12, 12, 3072, 256, (224, 224)),
     "large": Size(1024, 24, 16, 16, 768, 12, 12, 3072, 256, (224, 224), drop_path=0.1),
 }
-
-
-def size_named(size: str | Size) -> Size:
-    """`SIZES[size]`; a `Size` passes through, so that a test or a study may bring its own.
-
-    Raises ValueError for a name that is none of the three.
-    """
-    if isinstance(size, Size):
-        return size
-    if size not in SIZES:
-        raise ValueError(f"model size {size!r} is unknown: choose one of {', '.join(SIZES)}")
-    return SIZES[size]

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from models.backbones.clip.checkpoints import load_clip
-from models.backbones.clip.sizes import POSITIONS, SIZES, Size, architecture, check_length, size_named
+from models.backbones.clip.sizes import POSITIONS, SIZES, Size, architecture, check_length
 from models.backbones.clip.tokenizer import ClipTokenizer
+from models.backbones.sizes import size_named
 from models.backbones.weights import LoadReport
 from models.heads import Head
 from models.texts import TextBatch
@@ -66,7 +67,7 @@ class ClipRetrieval(nn.Module):
 
         if tokenizer is None:
             raise ValueError("a CLIP model needs a tokenizer: its vocabulary sets the number of embeddings")
-        self.size = size = architecture(arch) if arch else size_named(size)
+        self.size = size = architecture(arch) if arch else size_named(size, SIZES)
         self.tokenizer = tokenizer.of_length(text_length)
         self.visual = image_tower(size, tuple(image_size or size.image_size))
         self.visual.set_grad_checkpointing(vit_grad_ckpt)

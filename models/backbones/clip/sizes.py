@@ -141,15 +141,3 @@ SIZES: dict[str, Size] = {
     "base": Size(512, 768, 12, 12, 16, 512, 12, 8, (224, 224), quick_gelu=True),
     "eva02-base": Size(512, 768, 12, 12, 16, 512, 12, 8, (224, 224), vision_mlp=_EVA_MLP, rotary=True),
 }
-
-
-def size_named(size: str | Size) -> Size:
-    """`SIZES[size]`; a `Size` passes through, so that a test or a study may bring its own.
-
-    Raises ValueError for a name that is none of them.
-    """
-    if isinstance(size, Size):
-        return size
-    if size not in SIZES:
-        raise ValueError(f"model size {size!r} is unknown: choose one of {', '.join(SIZES)}")
-    return SIZES[size]

@@ -15,9 +15,10 @@ from models.backbones.resnet_lstm.image import ImageEncoder
 from models.backbones.resnet_lstm.parts import SLOPE, PartLinear, Parts
 from models.backbones.resnet_lstm.pretrained import ENCODER, load_resnet
 from models.backbones.resnet_lstm.relation import RelationNetwork
-from models.backbones.resnet_lstm.sizes import SIZES, Size, size_named
+from models.backbones.resnet_lstm.sizes import SIZES, Size
 from models.backbones.resnet_lstm.text import TextEncoder
 from models.backbones.resnet_lstm.words import Words
+from models.backbones.sizes import size_named
 from models.backbones.weights import LoadReport
 from models.heads import Head
 from models.options import check_switch
@@ -67,7 +68,7 @@ class ResNetLstm(nn.Module):
             raise ValueError(
                 "a ResNet and LSTM model needs a tokenizer: its vocabulary sets the number of word embeddings"
             )
-        self.size = size = size_named(size)
+        self.size = size = size_named(size, SIZES)
         self.tokenizer = tokenizer
         self.image_encoder = ImageEncoder(size, tuple(image_size or size.image_size))
         self.text_encoder = TextEncoder(size, tokenizer.vocab_size, dropout, padding_counts)

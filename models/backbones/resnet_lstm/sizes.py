@@ -43,15 +43,3 @@ SIZES: dict[str, Size] = {
     "tiny": Size("basic", (1, 1, 1, 1), 24, 1, 64, 128, 64, 6, (96, 48)),
     "base": Size("bottleneck", (3, 4, 6, 3), 64, 2, 512, 1024, 512, 6, (384, 128)),
 }
-
-
-def size_named(size: str | Size) -> Size:
-    """`SIZES[size]`; a `Size` passes through, so that a test or a study may bring its own.
-
-    Raises ValueError for a name that is none of them.
-    """
-    if isinstance(size, Size):
-        return size
-    if size not in SIZES:
-        raise ValueError(f"model size {size!r} is unknown: choose one of {', '.join(SIZES)}")
-    return SIZES[size]
