@@ -426,6 +426,46 @@ def test_a_browser_filters_by_source_and_time(footage, browser):
         assert all(caption[2].startswith("gate 00:") for caption in captions_of(browser))
 
 
+def test_a_browser_filters_and_is_told_why(footage, browser):
+    """Both at once: what is explained is what the filter has left, and another filter takes the explanation away."""
+    sentence = "a man in a red shirt"
+    with page_server(footage, "127.0.0.1", 0) as address:
+        browser.get(address)
+        box = wait(
+            browser, lambda: browser.find_element(By.CSS_SELECTOR, "#sentence textarea, #sentence input")
+        )
+        box.send_keys(sentence)
+        browser.find_element(By.CSS_SELECTOR, "#rerank input").click()
+        browser.find_element(By.CSS_SELECTOR, "#explain input").click()
+        browser.find_element(By.CSS_SELECTOR, "#sources input").send_keys("gate", Keys.ENTER)
+        before = browser.find_element(By.CSS_SELECTOR, "#before textarea, #before input")
+        before.send_keys("2:00")
+        browser.find_element(By.ID, "search").click()
+        hits = footage.by_sentence(sentence, 10, 32, Wanted(("gate",), None, 120.0))
+        assert 1 < len(hits) < 10  # of the gate's 16
+        wait(browser, lambda: [caption[1] for caption in captions_of(browser)] == [hit.image for hit in hits])
+
+        browser.execute_script("window.scrollTo(0, 0)")
+        browser.find_elements(By.CSS_SELECTOR, "#found img")[1].click()
+        [picture] = wait(browser, lambda: loaded(browser, "#explanation"))
+        expected = explain(footage, sentence, hits[1])
+        assert (picture.get_property("naturalWidth"), picture.get_property("naturalHeight")) == expected.size
+        assert hits[1].image in browser.find_element(By.ID, "details").text
+        assert CAUTION in browser.find_element(By.ID, "caution").text
+
+        browser.execute_script("window.scrollTo(0, 0)")
+        before.clear()
+        before.send_keys("0:40")
+        browser.find_element(By.ID, "search").click()
+        fewer = footage.by_sentence(sentence, 10, 32, Wanted(("gate",), None, 40.0))
+        assert len(fewer) < len(hits)
+        wait(
+            browser, lambda: [caption[1] for caption in captions_of(browser)] == [hit.image for hit in fewer]
+        )
+        wait(browser, lambda: not browser.find_elements(By.CSS_SELECTOR, "#explanation img"))
+        assert_nothing_outside(browser, address)
+
+
 def test_the_server_filters_as_the_page_does(footage):
     with page_server(footage, "127.0.0.1", 0) as address:
         output = asked_for(address, "find", ["a man", 32, False, ["gate"], "", "100"])
