@@ -10,7 +10,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/environment.bash
 ALL=(palette_accuracy blip_step clip_step training_step itm_reranking feature_extraction image_pipeline evaluation_memory caption_generation
-    divided_work pseudo_labels source_term cluster_metric search_index explaining onnx_speed)
+    divided_work pseudo_labels source_term cluster_metric search_index search_stores explaining onnx_speed)
 STUDIES=(ablation adaptation fidelity rungs cross_sets synthetic_training)
 
 # On a CPU with two threads, which sleep while they wait; BENCHMARK_DEVICE=cuda measures on a GPU.
@@ -30,6 +30,7 @@ evaluation_memory() { "$PYTHON" benchmarks/evaluation_memory.py; } # needs about
 divided_work() { OMP_WAIT_POLICY=passive "$PYTHON" benchmarks/divided_work.py; } # sets the threads itself
 caption_generation() { two_threads caption_generation; }
 search_index() { OMP_NUM_THREADS=2 "$PYTHON" benchmarks/search_index.py --queries 100; }
+search_stores() { OMP_NUM_THREADS=1 "$PYTHON" benchmarks/search_stores.py --queries 30; }
 explaining() { OMP_NUM_THREADS=1 "$PYTHON" benchmarks/explaining.py; }
 onnx_speed() { OMP_NUM_THREADS=1 "$PYTHON" benchmarks/onnx_speed.py; }
 pseudo_labels() {
