@@ -53,6 +53,7 @@ def write(directory: Path, content: Mapping[str, Any], training: Mapping[str, An
         save_file(_unshared(content["model"]), temporary, metadata={"format": "pt"})
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
+        temporary.chmod(0o644)  # safetensors makes files that nobody but their owner reads
         temporary.replace(directory / WEIGHTS)
     finally:
         temporary.unlink(missing_ok=True)

@@ -105,6 +105,11 @@ def test_a_published_folder_is_the_model_and_nothing_of_this_machine(cuhk, tmp_p
     assert training["train"]["rounds"] == 5
 
 
+def test_others_may_read_what_is_published(cuhk, tmp_path):
+    assert run("publish", "--checkpoint", cuhk / "best.pth", "--to", tmp_path / "model").code == 0
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "model").iterdir()} == {0o644}
+
+
 def test_the_card_says_what_was_measured_on_what_and_under_which_terms(cuhk, tmp_path):
     assert run("publish", "--checkpoint", cuhk / "best.pth", "--to", tmp_path / "a").code == 0
     card = (tmp_path / "a/README.md").read_text()
