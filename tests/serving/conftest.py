@@ -19,8 +19,9 @@ from engine.log import LOGGER
 from models import build_model
 from models.backbones.blip.tokenizer import BlipTokenizer
 from models.methods.base import Method
-from serving.opening import decoder
+from serving.opening import decoder, open_searcher
 from synthesis.demo import make_demo
+from tests.serving.commands import CPU, run
 
 IMAGE_SIZE = (48, 24)
 STEPS = 45
@@ -80,6 +81,26 @@ def demo(tmp_path_factory) -> Demo:
 def crops(demo, tmp_path) -> Path:
     """The gallery's images in a folder that the test may change."""
     return Path(shutil.copytree(demo.crops, tmp_path / "crops"))
+
+
+@pytest.fixture(scope="module")
+def searcher(demo, tmp_path_factory):
+    """An index of the gallery, beside whose images lie files that nobody may see."""
+    root = tmp_path_factory.mktemp("page")
+    crops = Path(shutil.copytree(demo.crops, root / "crops"))
+    (crops / "bad.jpg").write_text("no image")
+    assert run("index", "--images", crops, "--checkpoint", demo.checkpoint, "--out", root / "index").code == 0
+    (crops / "private.txt").write_text("private words")
+    shutil.copy(demo.checkpoint.parent / "words" / "vocab.txt", crops / "later.jpg")  # not indexed
+    return open_searcher(root / "index", CPU)
+
+
+@pytest.fixture(scope="module")
+def address(searcher):
+    """Where the page of this searcher is served."""
+    page = pytest.importorskip("serving.page", reason="the page needs Gradio")
+    with page.page_server(searcher, "127.0.0.1", 0) as address:
+        yield address
 
 
 @pytest.fixture

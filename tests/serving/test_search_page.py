@@ -1,17 +1,13 @@
-"""The web page in a real browser, and what its server gives to nobody."""
+"""The web page in a real browser, and what it answers."""
 
 from __future__ import annotations
 
 import html
-import http.client
 import json
 import re
 import shutil
-import socket
-import threading
 from pathlib import Path
 from types import SimpleNamespace
-from urllib.parse import quote, unquote, urlsplit
 
 import pytest
 from PIL import Image
@@ -27,6 +23,7 @@ from serving.origins import Wanted
 from serving.searcher import QUERY_LENGTH, Hit
 from tests.serving.commands import CPU, run
 from tests.serving.footage_files import write_table
+from tests.serving.page_requests import WAIT, asked_for
 
 pytest.importorskip("gradio", reason="the page needs Gradio: pip install -r requirements-search.txt")
 pytest.importorskip(
@@ -38,31 +35,12 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
-from serving.guard import Guard
 from serving.page import page_server
 from serving.page_answers import CAUTION, MOST_PICTURES, Page
 
 pytestmark = pytest.mark.integration
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 DRIVER = shutil.which("chromedriver")
-WAIT = 60  # seconds; a machine may be busy
-
-
-@pytest.fixture(scope="module")
-def searcher(demo, tmp_path_factory):
-    root = tmp_path_factory.mktemp("page")
-    crops = Path(shutil.copytree(demo.crops, root / "crops"))
-    (crops / "bad.jpg").write_text("no image")
-    assert run("index", "--images", crops, "--checkpoint", demo.checkpoint, "--out", root / "index").code == 0
-    (crops / "private.txt").write_text("private words")
-    shutil.copy(demo.checkpoint.parent / "words" / "vocab.txt", crops / "later.jpg")  # not indexed
-    return open_searcher(root / "index", CPU)
-
-
-@pytest.fixture(scope="module")
-def address(searcher):
-    with page_server(searcher, "127.0.0.1", 0) as address:
-        yield address
 
 
 @pytest.fixture
@@ -233,129 +211,6 @@ def test_a_bad_sentence_is_answered_and_the_page_lives_on(address, browser):
     wait(browser, lambda: len(loaded(browser, "#found")) == 10)
 
 
-def fetch(address: str, path: str, method: str = "GET", body: bytes | None = None, host: str | None = None):
-    """(status, body) of one request whose path is sent exactly as it is given."""
-    parts = urlsplit(address)
-    connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=WAIT)
-    connection.putrequest(method, path, skip_host=True)
-    connection.putheader("Host", host or parts.netloc)
-    if body is not None:
-        connection.putheader("Content-Length", str(len(body)))
-        connection.putheader("Content-Type", "application/json")
-    connection.endheaders(body)
-    answer = connection.getresponse()
-    return answer.status, answer.read()
-
-
-def asked_for(address: str, name: str, data: list) -> dict:
-    """The answer of one of the page's functions, asked for as the page's script does it."""
-    config = json.loads(fetch(address, "/config")[1])
-    number = next(part["id"] for part in config["dependencies"] if part["api_name"] == name)
-    request = {
-        "data": data,
-        "fn_index": number,
-        "session_hash": f"test{threading.get_ident()}",
-        "trigger_id": None,
-    }
-    status, content = fetch(address, "/gradio_api/queue/join?", "POST", json.dumps(request).encode())
-    assert status == 200, content
-    _, stream = fetch(address, f"/gradio_api/queue/data?session_hash={request['session_hash']}")
-    events = [json.loads(line[6:]) for line in stream.decode().splitlines() if line.startswith("data: ")]
-    return next(event["output"] for event in events if event["msg"] == "process_completed")
-
-
-@pytest.fixture(scope="module")
-def served(address) -> str:
-    """The route of a picture that the page shows."""
-    output = asked_for(address, "find", ["a man", 10, False])
-    first = output["data"][0][0]["image"]
-    return "/gradio_api/file=" + first["path"]
-
-
-def test_a_picture_that_is_shown_can_be_fetched(address, served):
-    status, content = fetch(address, quote(served, safe="/="))
-    assert (status, content[:2]) == (200, b"\xff\xd8")
-
-
-def test_no_other_file_can_be_fetched(searcher, address, served):
-    crops, folder = searcher.index.root, Path(served.partition("=")[2]).parent
-    hit = searcher.by_sentence("a man", 1)[0]
-    (folder / "link.jpg").symlink_to("/etc/passwd")
-    up = "/".join([".."] * 12)
-    files = [
-        "/etc/passwd",
-        f"{crops}/private.txt",
-        f"{crops}/later.jpg",
-        f"{crops}/{hit.image}",
-        str(searcher.index.directory / "checkpoint.pth"),
-        str(searcher.index.directory / "catalogue.sqlite"),
-        str(Path(__file__).resolve().parents[2] / "README.md"),
-        "README.md",
-        f"{folder}/{up}/etc/passwd",
-        f"{folder}/../../../../../../../etc/passwd",
-        f"{folder}/link.jpg",
-        f"{folder}",
-        f"/{folder}/{up}/etc/passwd",
-        "file:///etc/passwd",
-        "http://127.0.0.1:1/",
-        "https://example.org/",
-        "\\etc\\passwd",
-        "/proc/self/environ",
-    ]
-    for file in files:
-        for path in {f"/gradio_api/file={file}", f"/gradio_api/file={quote(file, safe='')}",
-                     f"/gradio_api/file={quote(quote(file, safe=''), safe='')}", f"/file={file}",
-                     f"/gradio_api/file/{file}", f"/gradio_api/proxy={file}", f"/static/{up}{file}", f"/assets/{up}{file}",
-                     f"/static/{quote(up, safe='')}{file}", f"/gradio_api/stream/{file}"}:  # fmt: skip
-            status, content = fetch(address, path.replace(" ", "%20"))
-            assert status >= 400, path
-            assert b"root:" not in content
-            assert b"private" not in content
-
-
-@pytest.mark.parametrize(
-    ("method", "path"),
-    [
-        ("POST", "/gradio_api/upload"),
-        ("POST", "/upload"),
-        ("GET", "/gradio_api/proxy=https://example.org/"),
-        ("GET", "/monitoring"),
-        ("GET", "/gradio_api/runs"),
-        ("POST", "/gradio_api/vibe-edit/"),
-        ("POST", "/gradio_api/process_recording"),
-        ("POST", "/gradio_api/component_server"),
-        ("POST", "/gradio_api/run/find"),
-        ("POST", "/gradio_api/call/find"),
-        ("GET", "/gradio_api/openapi.json"),
-        ("GET", "/docs"),
-    ],
-)
-def test_what_the_page_does_not_need_is_not_there(address, method, path):
-    assert fetch(address, path, method, b"{}" if method == "POST" else None)[0] in (404, 405)
-
-
-def test_another_name_for_this_machine_is_refused(address):
-    assert fetch(address, "/", host="evil.example:80")[0] == 404
-    assert fetch(address, "/", host="localhost")[0] == 200
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        [None, None, None],
-        ["a man", "many", True],
-        ["a man", 1e300, False],
-        [{"path": "/etc/passwd"}, 10, False],
-        [["a"], [3], "yes"],
-        ["a" * 100_000, 10, True],
-    ],
-)
-def test_odd_input_past_the_page_does_no_harm(address, data):
-    output = asked_for(address, "find", data)
-    assert "root:" not in json.dumps(output)
-    assert len(asked_for(address, "find", ["a man", 10, False])["data"][0]) == 10
-
-
 def test_what_a_browser_sends_is_checked(searcher):
     page = Page(searcher)
     pictures, hits, *_ = page.find("a man", 10_000, True)
@@ -472,32 +327,3 @@ def test_the_server_filters_as_the_page_does(footage):
     shown = [picture["caption"] for picture in output["data"][0]]
     expected = footage.by_sentence("a man", 32, 0, Wanted(("gate",), None, 100.0))
     assert [caption.split("\n")[1] for caption in shown] == [hit.image for hit in expected]
-
-
-def test_an_address_that_is_taken_is_told(searcher, messages):
-    with socket.socket() as other:
-        other.bind(("127.0.0.1", 0))
-        other.listen()
-        port = other.getsockname()[1]
-        assert run("serve", "--index", searcher.index.directory, "--port", port).code == 1
-    assert f"can't be served at 127.0.0.1:{port}" in messages[-1]
-
-
-def test_the_guard_knows_the_routes_by_their_whole_path(tmp_path):
-    guard = Guard(None, tmp_path, None)
-
-    def allows(path: str) -> bool:
-        return guard.allows({"type": "http", "path": unquote(path), "headers": []})
-
-    (tmp_path / "a.jpg").write_text("")
-    for path in ("/", "/config", "/assets/index.js", f"/gradio_api/file={tmp_path}/a.jpg"):
-        assert allows(path), path
-    for path in (
-        "/configs",
-        "/x/config",
-        "/assets/../config",
-        "//",
-        "/gradio_api/",
-        f"/gradio_api/file={tmp_path}x/a",
-    ):
-        assert not allows(path), path
