@@ -11,7 +11,7 @@ from pathlib import Path
 from captioning.backends import Backend
 from synthesis.generation import steps
 from synthesis.generation.captions import caption, requests_for
-from synthesis.generation.folder import SetFolder
+from synthesis.generation.folder import Manifest, SetFolder
 from synthesis.generation.parts import Editor, Generator, PersonFilter
 from synthesis.generation.recipe import Planned, Recipe, cropped_path, planned_edits
 
@@ -63,51 +63,41 @@ def estimate(folder: SetFolder, recipe: Recipe, images: Sequence[Planned], parts
 def _measured(
     folder: SetFolder, trial: SetFolder, recipe: Recipe, images: Sequence[Planned], parts: Parts
 ) -> dict[str, Left]:
-    sample = list(images[: recipe.batch_size])
-    size = recipe.batch_size
-    paths = [image.path for image in images]
-    with folder.manifest("generated") as store:
-        lacking = len(folder.lacking(store, paths))
-    left = {
-        "images": _timed(
-            trial,
-            "generated",
-            lacking,
-            lambda: steps.generate(trial, sample, parts.generator, batch_size=size),
-        )
-    }
-    finder = parts.finder
+    size, per_image = recipe.batch_size, sum(recipe.edits.values())
+    sample, paths = list(images[:size]), [image.path for image in images]
+    finder, editor, captioner = parts.finder, parts.editor, parts.captioner
+    left = {}
+
+    def measure(name: str, step: Manifest, count: int, work: Callable[[], None], made: int = 0) -> None:
+        left[name] = _timed(trial, step, count, work, made)
+
+    lacking = _lacking(folder, "generated", paths)
+    measure("images", "generated", lacking, lambda: steps.generate(trial, sample, parts.generator, batch_size=size))  # fmt: skip
     if finder is not None:
-        with folder.manifest("people") as store:
-            lacking = len(folder.lacking(store, [cropped_path(path) for path in paths]))
-        left["filter"] = _timed(
-            trial,
-            "people",
-            lacking,
-            lambda: steps.keep_whole_people(
-                trial, sample, finder, batch_size=size, confidence=parts.confidence
-            ),
-            len(sample),
-        )
+        lacking = _lacking(folder, "people", [cropped_path(path) for path in paths])
+        options = {"batch_size": size, "confidence": parts.confidence}
+        measure("filter", "people", lacking, lambda: steps.keep_whole_people(trial, sample, finder, **options), len(sample))  # fmt: skip
     kept = steps.kept_images(trial, sample, filtered=finder is not None)
-    share = len(kept) / len(sample)
-    editor, per_image = parts.editor, sum(recipe.edits.values())
+    expected = round(len(kept) / len(sample) * len(images))
     if editor is not None and kept:
-        with folder.manifest("edited") as store:
-            done = sum(record["status"] == "done" for record in store)
+        lacking = max(0, expected * per_image - _done(folder, "edited"))
         edits = planned_edits(kept, sample, recipe.edits)[: max(size, per_image)]
-        lacking = max(0, round(share * len(images)) * per_image - done)
-        left["edits"] = _timed(
-            trial, "edited", lacking, lambda: steps.edit(trial, edits, editor, batch_size=size)
-        )
-    if not hasattr(parts.captioner, "estimate") and kept:
-        with folder.manifest("captions") as store:
-            done = sum(record["status"] == "done" for record in store)
-        lacking = max(0, round(share * len(images)) * (1 + per_image) - done)
+        measure("edits", "edited", lacking, lambda: steps.edit(trial, edits, editor, batch_size=size))
+    if not hasattr(captioner, "estimate") and kept:
+        lacking = max(0, expected * (1 + per_image) - _done(folder, "captions"))
         known = list(kept.values())
-        work = lambda: caption(trial, known, parts.captioner, recipe.captions, recipe.seed)  # noqa: E731
-        left["captions"] = _timed(trial, "captions", lacking, work, len(known))
+        measure("captions", "captions", lacking, lambda: caption(trial, known, captioner, recipe.captions, recipe.seed), len(known))  # fmt: skip
     return left
+
+
+def _lacking(folder: SetFolder, step: Manifest, paths: Sequence[str]) -> int:
+    with folder.manifest(step) as store:
+        return len(folder.lacking(store, list(paths)))
+
+
+def _done(folder: SetFolder, step: Manifest) -> int:
+    with folder.manifest(step) as store:
+        return sum(record["status"] == "done" for record in store)
 
 
 def _timed(trial: SetFolder, step: str, count: int, work: Callable[[], None], made: int = 0) -> Left:
