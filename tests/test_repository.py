@@ -35,7 +35,7 @@ PACKAGE_OF = {
     "milvus_lite": "milvus-lite",
     "open_clip": "open-clip-torch",
 }  # module -> package
-BROUGHT_ALONG = {"huggingface_hub"}  # by transformers and timm
+BROUGHT_ALONG = {"huggingface_hub", "grpc"}  # by transformers and timm; by pymilvus, whose client speaks it
 USED_BY_OTHERS = {"accelerate"}  # by diffusers, where it is there
 OPTIONAL = (
     "requirements-search.txt",
