@@ -92,6 +92,11 @@ def wait(driver, condition):
     return WebDriverWait(driver, WAIT, ignored_exceptions=[Exception]).until(lambda _: condition())
 
 
+def click(driver, selector: str) -> None:
+    """As soon as it can be clicked: while a page is still being laid out, its parts move away."""
+    wait(driver, lambda: driver.find_element(By.CSS_SELECTOR, selector).click() is None)
+
+
 def loaded(driver, selector: str) -> list:
     """The images of a part of the page, once all of them have pixels."""
     images = driver.find_elements(By.CSS_SELECTOR, f"{selector} img")
@@ -290,8 +295,8 @@ def test_a_browser_filters_and_is_told_why(footage, browser):
             browser, lambda: browser.find_element(By.CSS_SELECTOR, "#sentence textarea, #sentence input")
         )
         box.send_keys(sentence)
-        browser.find_element(By.CSS_SELECTOR, "#rerank input").click()
-        browser.find_element(By.CSS_SELECTOR, "#explain input").click()
+        click(browser, "#rerank input")
+        click(browser, "#explain input")
         browser.find_element(By.CSS_SELECTOR, "#sources input").send_keys("gate", Keys.ENTER)
         before = browser.find_element(By.CSS_SELECTOR, "#before textarea, #before input")
         before.send_keys("2:00")
