@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import statistics
+
 import pytest
 from PIL import Image
 
@@ -44,6 +46,20 @@ def test_captions_that_differ_have_their_own_folder():
     folders = {run.config.caption_directory.name for run in runs.values()}
     assert folders == {"demo-pretrained-seed1", "demo-pretrained-seed1-sample"}
     assert not runs["sample-kept"].needs
+
+
+def test_the_readme_says_what_was_measured():
+    readme = (ablation.ROOT / "README.md").read_text("utf-8")
+    rows = pages.read_study(adaptation.STUDY)
+    for name in ("start", "pspd", "tsn", "cada", "labels"):
+        found = [row for row in rows if row["variant"] == name]
+        assert [row["seed"] for row in found] == [0, 1, 2]
+        cells = []
+        for score in ("itc_r1", "itm_r1"):
+            values = [row[score] for row in found]
+            spread = f" ± {statistics.stdev(values):.2f}" if len(set(values)) > 1 else ""
+            cells.append(f"{statistics.mean(values):.2f}{spread}")
+        assert f" | {' | '.join(cells)} |\n" in readme, name
 
 
 def row(variant: str, seed: int, features: float, reranked: float) -> dict:
