@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 # English text has about four characters per token; Qwen-VL makes one token of 28 x 28 pixels; a caption of some 40
 # words is about 60 tokens. Other models differ by a factor of two or so: the estimate says the order of magnitude.
 CHARACTERS_PER_TOKEN = 4
-PIXELS_PER_TOKEN = 28 * 28
+TOKEN_SIDE = 28
 ANSWER_TOKENS = 60
 MESSAGE_TOKENS = 10
 # Reading every image's header would take minutes on a network disk; the mean of a few hundred is good enough.
@@ -81,4 +81,4 @@ def _image_tokens(path: object, image_size: int) -> int:
         width, height = fitted(picture_size(path), image_size)
     except PictureError:
         return 0
-    return -(-width // 28) * -(-height // 28)
+    return -(-width // TOKEN_SIDE) * -(-height // TOKEN_SIDE)

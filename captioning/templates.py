@@ -7,7 +7,7 @@ have one shape. These are this project's own.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -108,7 +108,7 @@ def _by_text() -> dict[str, Template]:
     return {template.text: template for template in all_templates()}
 
 
-def listed(phrases: list[str]) -> str:
+def listed(phrases: Sequence[str]) -> str:
     """ "a, b and c"."""
     if len(phrases) < 2:
         return "".join(phrases)

@@ -22,7 +22,6 @@ Box = tuple[int, int, int, int]  # left, top, width, height in pixels of the fra
 
 LEAST_OVERLAP = 0.3
 PATIENCE = 3
-BITS = 64
 
 
 @dataclass

@@ -12,7 +12,7 @@ from captioning.gender import gender_of
 from captioning.palette.colours import ColourName
 from captioning.palette.description import Description
 from captioning.prompts import Kind
-from captioning.templates import CONSTANT, Template
+from captioning.templates import CONSTANT, Template, listed
 
 # A colour whose name is less certain than this is left out of the sentence.
 _SURE_COLOUR = 0.55
@@ -166,9 +166,9 @@ def _base(description: Description) -> str:
     if not worn:
         return ""
     tail = [_hair_phrase(description, first), _bag_phrase(description, first)]
-    with_things = _listed([phrase for phrase in tail if phrase])
+    with_things = listed([phrase for phrase in tail if phrase])
     person = _PERSON[_gender(description)]
-    return f"The {person} is wearing {_listed(worn)}" + (f", with {with_things}." if with_things else ".")
+    return f"The {person} is wearing {listed(worn)}" + (f", with {with_things}." if with_things else ".")
 
 
 def _styled(description: Description, opening: str, choose: _Choice) -> str:
@@ -180,20 +180,20 @@ def _styled(description: Description, opening: str, choose: _Choice) -> str:
     if shape == 1 and len(worn) > 1:
         worn = [*worn[1:], worn[0]]
     if shape == 2 and len(worn) > 1 and " with " not in worn[0]:
-        text = f"{opening} {worn[0]} with {_listed(worn[1:])}"
+        text = f"{opening} {worn[0]} with {listed(worn[1:])}"
     else:
-        text = f"{opening} {_listed(worn)}"
+        text = f"{opening} {listed(worn)}"
     things = [phrase for phrase in (hair, bag) if phrase]
     if not things:
         return f"{text}."
     if shape in (0, 1):
-        return f"{text}, with {_listed(things)}."
+        return f"{text}, with {listed(things)}."
     rest = [
         f"has {hair}" if hair else "",
         f"{choose(_CARRYING)} {bag}" if bag else "",
     ]
     subject = choose(_SUBJECTS[gender_of(opening)])
-    return f"{text}. {subject} {_listed([phrase for phrase in rest if phrase])}."
+    return f"{text}. {subject} {listed([phrase for phrase in rest if phrase])}."
 
 
 def _fixed(description: Description) -> str:
@@ -206,7 +206,7 @@ def _fixed(description: Description) -> str:
         _shoes_phrase(description, first),
     ]
     if any(worn):
-        parts.append(f"The {person} is wearing {_listed([phrase for phrase in worn if phrase])}.")
+        parts.append(f"The {person} is wearing {listed([phrase for phrase in worn if phrase])}.")
     if hair := _hair_phrase(description, first):
         parts.append(f"The {person} has {hair}.")
     if bag := _bag_phrase(description, first):
@@ -309,10 +309,3 @@ def _pattern_word(pattern: str, choose: _Choice) -> str:
 def _with_article(phrase: str) -> str:
     phrase = " ".join(phrase.split())
     return f"{'an' if phrase[0] in 'aeiou' else 'a'} {phrase}"
-
-
-def _listed(phrases: Sequence[str]) -> str:
-    """ "a, b and c"."""
-    if len(phrases) < 2:
-        return "".join(phrases)
-    return f"{', '.join(phrases[:-1])} and {phrases[-1]}"

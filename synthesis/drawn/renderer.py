@@ -1,15 +1,10 @@
-"""From an identity and a shot to a picture: the one interface behind which pedestrians are made.
-
-The demo needs nothing else of a renderer than `render`; a generative model can take its place by answering the same
-call with an image and the slots that can be seen in it.
-"""
+"""From an identity and a shot to a picture; equal arguments give equal bytes."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 from PIL import Image
@@ -38,14 +33,6 @@ class Picture:
     visible: dict[str, float] = field(default_factory=dict)
 
 
-class Renderer(Protocol):
-    """Makes pictures of people; equal arguments must give equal bytes."""
-
-    def render(self, person: Person, shot: Shot, seed: str) -> Picture:
-        """The picture of `person` under the circumstances `shot`; `seed` decides everything left open."""
-        ...
-
-
 class ProceduralRenderer:
     """Draws people with polygons; about 6 ms an image on one core.
 
@@ -59,7 +46,7 @@ class ProceduralRenderer:
     def render(
         self, person: Person, shot: Shot, seed: str, posed: Callable[[Pose], Pose] | None = None
     ) -> Picture:
-        """See `Renderer.render`.
+        """The picture of `person` under the circumstances `shot`; `seed` decides everything left open.
 
         Args:
             posed: makes another pose of the one that was drawn; clothes, scene and light stay as they are.
