@@ -31,6 +31,8 @@ NOT_RUN = {  # commands that are only read, and why
     r"search\.py crop|--images CROPS|--source VIDEO": "a video",
     r"retrieval\.matrix": "several evaluated runs",
     r"engine\.pretraining": "an hour",
+    r"engine\.personalisation": "a diffusion model",
+    r"^python train\.py .*configs/cuhk\.yaml": "a data set, weights",
     r"train\.bash syn\b": "minutes",
     r"run_tests\.bash": "the tests run this test",
     r"benchmarks?/run\.bash": "hours",
