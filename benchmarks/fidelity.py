@@ -15,18 +15,10 @@ from dataclasses import dataclass
 
 from benchmarks import ablation
 from benchmarks.ablation import Study, Variant
+from benchmarks.model_zoo import METHODS as TITLES
 from engine.marks import CAPTION_STAGES
 
 OWN = {name: ablation.VARIANTS[name] for name in ("pspd", "tsn", "cada", "ssan", "irra", "rde", "syntbpr")}
-TITLES = {
-    "pspd": "PSPD",
-    "tsn": "TSN",
-    "cada": "CADA",
-    "ssan": "SSAN",
-    "irra": "IRRA",
-    "rde": "RDE",
-    "syntbpr": "SynTBPR",
-}
 
 
 @dataclass(frozen=True)

@@ -33,26 +33,6 @@ def values(variant: str, column: str) -> list[float]:
     ]
 
 
-@pytest.mark.parametrize(
-    ("row", "variant"),
-    [
-        ("real captions and identities: [SSAN](docs/methods/ssan.md) (ResNet, LSTM)", "ssan"),
-        ("[CADA](docs/methods/cada.md) (BLIP)", "cada"),
-        ("PSPD's losses (BLIP)", "labels"),
-        ("[RDE](docs/methods/rde.md) (CLIP)", "rde"),
-        ("[TBPS-CLIP](docs/methods/tbps_clip.md) (CLIP)", "tbps_clip"),
-        ("[SynTBPR](docs/methods/syntbpr.md)'s retrieval model (CLIP)", "syntbpr"),
-        ("[IRRA](docs/methods/irra.md) (CLIP)", "irra"),
-        ("images alone: [TSN](docs/methods/tsn.md) (BLIP)", "tsn"),
-        ("[PSPD](docs/methods/pspd.md) (BLIP)", "pspd"),
-        ("no rounds: the warm-up on `palette`'s captions", "warm-up"),
-    ],
-)
-def test_the_readme_says_what_was_measured(row, variant):
-    cells = [spread_text(values(variant, column)).split(" (")[0] for column in ("itc_r1", "itm_r1")]
-    assert f"| {row} | {cells[0]} | {cells[1]} |" in (model_zoo.ROOT / "README.md").read_text("utf-8")
-
-
 @pytest.mark.parametrize(("row", "kind"), [("features alone", "itc"), ("with ITM re-ranking", "itm")])
 def test_the_demos_page_says_what_was_measured(row, kind):
     cells = [spread_text(values("pspd", f"{kind}_{metric}")) for metric in ("r1", "r5", "r10", "mAP", "mINP")]
