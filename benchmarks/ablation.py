@@ -5,8 +5,9 @@
     python -m benchmarks.ablation --threads 1 --jobs 2                  # two runs side by side, one thread each
 
 Each run starts the entry scripts as a user does and writes `output/ablation-<variant>-seed<N>` (on other data than the demo
-`output/ablation-<data>-<variant>-seed<N>`). The captions of a seed are made once and shared by its variants, and so is the warm-up that belongs to them. Finished runs are skipped; ctrl-C and
-SIGTERM stop all runs, which save, and the same command goes on. Results: `benchmarks/results/ablation-<data>-cpu-<torch>.csv`;
+`output/ablation-<data>-<variant>-seed<N>`). The captions of a seed are made once and shared by its variants, and so is the
+warm-up that belongs to them. Finished runs are skipped; ctrl-C and SIGTERM stop all runs, which save, and the same command
+goes on. Results: `benchmarks/results/ablation-<data>-cpu-<torch>.csv`;
 rows of runs that are not here stay in it. Every run also records what its epoch that is best on test would have reported,
 which changes nothing else.
 """

@@ -40,9 +40,8 @@ FORMAT = 1
 HIDDEN = 1 << 62
 ABOUT = -1  # the row of what the collection is filled from
 SECONDS = 60.0  # that a request may take
-FLUSH_SECONDS = (
-    600.0  # and one that waits for a disk, or for milvus-lite, which shares this process' interpreter
-)
+# That one may take which waits for a disk, or for milvus-lite, which shares this process' interpreter.
+FLUSH_SECONDS = 600.0
 _CONNECT_SECONDS = 10.0
 _BATCH = 1000  # rows in a request: 1 MB of 256-dimensional features
 _READ = 10_000  # rows in an answer without features; Milvus gives 16,384 at most

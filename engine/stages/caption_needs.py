@@ -61,6 +61,8 @@ def captions_are_there(config: Config, images: Sequence[str]) -> bool:
     path = config.caption_directory / CAPTIONS
     store = CaptionStore(store_beside(path))
     if len(store):
-        kept = kept_of_stage_a(config, images)
-        return not store.missing([image for image in images if image not in kept])
+        missing = set(store.missing(images))
+        if missing and path.with_name(PRE_CAPTIONS).exists():  # else stage A, which asks this, has yet to run
+            missing -= kept_of_stage_a(config, images).keys()
+        return not missing
     return path.exists() and load_captions(path).keys() >= set(images)

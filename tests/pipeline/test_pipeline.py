@@ -270,6 +270,15 @@ def test_the_sample_keeps_the_captions_of_stage_a_where_both_are_asked_for(pipel
     assert {image for image in captions if written.status(image)} == captions.keys() - sampled.keys()
 
 
+def test_the_sample_is_made_where_a_store_of_captions_lies_beside_it_and_its_own_file_does_not(
+    pipeline, tmp_path
+):
+    with CaptionStore(tmp_path / "captions" / "captions.jsonl") as store:
+        store.put(drawn_images(pipeline)[0], base_caption="a man in red", styled_caption="he wears red")
+    assert pipeline("gen_pre_train_text", "--set", "gen_text.source=both") == 0, pipeline.messages
+    assert load_pre_captions(tmp_path / "captions" / "pre_captions.json")
+
+
 def test_supervised_training_needs_no_captions(pipeline, tmp_path):
     choice = ("--set", "train.supervision=labels")
     for stage in STAGES:
