@@ -111,6 +111,7 @@ class Study:
         name: of the table's file.
         prepare: called with PSPD's configuration and the seeds before anything runs.
         target: the configuration of the data set that it is made for.
+        shares_with: the study whose runs on that data set it shares, where a variant is the same.
     """
 
     name: str
@@ -118,9 +119,10 @@ class Study:
     description: str
     prepare: Callable[[Config, Sequence[int]], None] | None = None
     target: Path = DEMO
+    shares_with: Study | None = None
 
 
-ABLATION = Study("ablation", VARIANTS, __doc__)
+ABLATION = Study("ablation", VARIANTS, __doc__)  # what studies on the demo from scratch share their runs with
 
 
 @dataclass

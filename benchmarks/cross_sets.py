@@ -1,9 +1,9 @@
-"""How models trained on one of three demo sets do on the others: three seeds of the renderer, in the three formats.
+"""How models trained on one of three demo sets do on the others: three seeds of the target world, in the three formats.
 
     python -m benchmarks.cross_sets                                  # PSPD's losses with captions and identities, seed 0
     python -m benchmarks.cross_sets --variants labels labels-icfg    # two of the three sets
 
-The first set is the demo itself, whose run is the ablation's. Draws the sets, trains a model on each, evaluates each on the
+The first set is the demo itself, whose run is that of `benchmarks.adaptation`. Draws the sets, trains a model on each, evaluates each on the
 others (`test.py --checkpoint`) and makes the source x target matrix of `retrieval.matrix`; runs, skips, stops and goes on as
 `benchmarks.ablation` does. Writes `benchmarks/results/cross_sets-<data>-cpu-<torch>.csv` and beside the runs matrix.md,
 matrix.csv and matrix.png; `python -m benchmarks.pages` puts the table on its page, `--picture FILE` draws it there, too.
@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import ablation
+from benchmarks import ablation, adaptation
 from benchmarks.ablation import Run, Study, Variant, config_files, csv_path
 from data.errors import UserError
 from engine.config import Config, load_config
@@ -45,7 +45,7 @@ def _of_set(name: str) -> tuple[str, ...]:
     )
 
 
-_LABELS = ablation.VARIANTS["labels"]
+_LABELS = adaptation.VARIANTS["labels"]
 VARIANTS = {
     name: Variant(
         f"{_LABELS.title}{suffix and f', on the set {suffix[1:]}'}",
@@ -54,7 +54,7 @@ VARIANTS = {
     )
     for name, (suffix, _, _) in SETS.items()
 }
-STUDY = Study("cross_sets", VARIANTS, __doc__)
+STUDY = Study("cross_sets", VARIANTS, __doc__, target=adaptation.TARGET)
 
 
 @dataclass

@@ -13,7 +13,7 @@ from typing import Any
 
 from benchmarks import fidelity
 from benchmarks.ablation import ON_TEST
-from benchmarks.model_zoo import newest_first, read_on_test
+from benchmarks.model_zoo import STUDIES, newest_first, read_on_test
 from engine.several_seeds import spread
 
 COLUMNS = 9  # of the page's table; the last but one says what was measured
@@ -145,7 +145,9 @@ def effects_of(rows: Rows, results: Path) -> dict[str, list[str]]:
     effects[fidelity.SWITCHES["pspd-source"].setting].insert(0, source_text(results))
     effects[fidelity.SWITCHES["pspd-jaccard"].setting].insert(0, metric_text(results))
     effects[fidelity.SWITCHES["pspd-agreement"].setting].insert(0, agreement_text(results))
-    effects["test.also_select_on_test=true"] = [gap_text(read_on_test(results))]
+    effects["test.also_select_on_test=true"] = [
+        gap_text([row for data in STUDIES for row in read_on_test(data, results)])
+    ]
     return effects
 
 

@@ -1,24 +1,30 @@
 """What the differences of docs/fidelity.md do on the demo: each switch alone, and released configurations as a whole.
 
-    python -m benchmarks.fidelity                                         # everything, seeds 0, 1, 2
+    python -m benchmarks.fidelity                                         # BLIP's methods, pre-trained start, seeds 0, 1, 2
     python -m benchmarks.fidelity --variants pspd released-pspd --seeds 0
+    python -m benchmarks.fidelity from-scratch                            # the others, which have no such start
 
-Runs, skips, stops and goes on as `benchmarks.ablation` does, with whose runs it shares what is the same. A switch is set
-alone, in the first of the methods that its row names; captions and warm-up are those of the seed, unless it changes
-captions. Results: `benchmarks/results/fidelity-<data>-cpu-<torch>.csv`; `python -m benchmarks.pages` puts them on the page.
+Runs, skips, stops and goes on as `benchmarks.ablation` does; it shares its runs, and those of `benchmarks.adaptation`, where
+they are the same. A switch is set alone, in the first of the methods that its row names; captions and warm-up are those of the
+seed, unless it changes captions. Results: `benchmarks/results/fidelity-<data>-cpu-<torch>.csv`; `python -m benchmarks.pages`
+puts them on the page.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from benchmarks import ablation
+from benchmarks import ablation, adaptation
 from benchmarks.ablation import Study, Variant
 from benchmarks.model_zoo import METHODS as TITLES
 from engine.marks import CAPTION_STAGES
 
-OWN = {name: ablation.VARIANTS[name] for name in ("pspd", "tsn", "cada", "ssan", "irra", "rde", "syntbpr")}
+# Each method as this project has it, by the study whose runs those are: from a pre-trained start where there is one.
+STARTED = {name: adaptation.VARIANTS[name] for name in ("pspd", "tsn", "cada")}
+FROM_SCRATCH = {name: ablation.VARIANTS[name] for name in ("ssan", "irra", "rde", "syntbpr")}
+OWN = STARTED | FROM_SCRATCH
 
 
 @dataclass(frozen=True)
@@ -48,7 +54,7 @@ class Switch:
         )
 
 
-# What configs/demo/released.yaml has, key by key.
+# What configs/demo-pretrained/released.yaml has, key by key.
 _SOURCE = (
     "cluster.source.name=cuhk_pedes",
     "cluster.source.tag=source",
@@ -102,14 +108,33 @@ def _released(method: str) -> Variant:
     )
 
 
-VARIANTS = {
-    name: variant
-    for method in RELEASED
-    for name, variant in ((method, OWN[method]), (f"released-{method}", _released(method)))
-}
-VARIANTS |= {name: OWN[name] for name in ("irra", "rde", "syntbpr")}
-VARIANTS |= {name: switch.variant() for name, switch in SWITCHES.items() if name not in VARIANTS}
-STUDY = Study("fidelity", VARIANTS, __doc__)
+def _variants(methods: Mapping[str, Variant]) -> dict[str, Variant]:
+    """The methods with our settings and released ones, and every switch of theirs."""
+    found = dict(methods)
+    for method in methods:
+        found |= {f"released-{method}": _released(method)} if method in RELEASED else {}
+    alone = {
+        name: switch for name, switch in SWITCHES.items() if switch.method in methods and name not in found
+    }
+    return found | {name: switch.variant() for name, switch in alone.items()}
+
+
+STUDY = Study(
+    "fidelity",
+    _variants(STARTED),
+    __doc__,
+    target=adaptation.TARGET,
+    shares_with=adaptation.STUDY,
+)
+SCRATCH = Study("fidelity", _variants(FROM_SCRATCH), __doc__, shares_with=ablation.ABLATION)
+STUDIES = (STUDY, SCRATCH)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run either study; returns the exit status."""
+    scratch = arguments[:1] == ["from-scratch"]
+    return ablation.main(arguments[scratch:], SCRATCH if scratch else STUDY)
+
 
 if __name__ == "__main__":
-    sys.exit(ablation.main(study=STUDY))
+    sys.exit(main(sys.argv[1:]))

@@ -2,8 +2,8 @@
 
     python -m benchmarks.model_zoo
 
-The demo's rows come from `benchmarks/results/ablation-demo-*.csv` (`python -m benchmarks.ablation`), those of other data
-sets from `benchmarks/results/<data>-<method>-seeds.json`: copies of what `bash train.bash <data> <method> --seeds 0 1 2` writes
+The demo's rows come from `benchmarks/results/adaptation-target-*.csv` (`python -m benchmarks.adaptation`), those from scratch from
+`ablation-demo-*.csv` (`python -m benchmarks.ablation`), those of other data sets from `benchmarks/results/<data>-<method>-seeds.json`: copies of what `bash train.bash <data> <method> --seeds 0 1 2` writes
 into `output/`, and what the methods cost from `benchmarks/results/model_profile-*.csv` (`python -m benchmarks.model_profile`). What has
 no file is marked as not run.
 """
@@ -34,7 +34,17 @@ from benchmarks.ablation import (
 from engine.several_seeds import IF_SELECTED_ON_TEST, spread
 
 PAGE = ROOT / "docs" / "model_zoo.md"
-DATA = {"demo": "demo", "cuhk": "CUHK-PEDES", "icfg": "ICFG-PEDES", "rstp": "RSTPReid"}
+DATA = {  # by the configuration
+    "demo-pretrained": "demo",
+    "demo": "demo from scratch",
+    "cuhk": "CUHK-PEDES",
+    "icfg": "ICFG-PEDES",
+    "rstp": "RSTPReid",
+}
+STUDIES = {
+    "demo-pretrained": ("adaptation", "target"),
+    "demo": ("ablation", "demo"),
+}  # and how their data is called there
 METHODS = {  # by the variant that runs it on the demo
     "pspd": "PSPD",
     "tsn": "TSN",
@@ -47,25 +57,34 @@ METHODS = {  # by the variant that runs it on the demo
     "syntbpr": "SynTBPR",
 }
 PROTOCOLS = {name: ("plain", "msm") if name == "tsn" else ("plain",) for name in METHODS}
+STARTED = ("pspd", "tsn", "cada")  # what the demo's pre-trained weights are a start for
 OTHERS = METHODS.keys() - {"pspd"}  # rows of the zoo that are no variants of PSPD
 SCORES = ("itc_r1", "itm_r1", "itm_mAP")
 Rows = Sequence[Mapping[str, Any]]
 
 
-def read_ablation(results: Path = RESULTS) -> list[dict[str, Any]]:
-    """The demo's rows, numbers as numbers; those of a variant come from the newest torch that it was run with."""
+def read_runs(data: str, results: Path = RESULTS) -> list[dict[str, Any]]:
+    """The rows of a demo, numbers as numbers; those of a variant come from the newest torch that it was run with.
+
+    Args:
+        data: a name of `STUDIES`.
+    """
     found: dict[str, list[dict[str, Any]]] = {}
-    for path in sorted(results.glob("ablation-demo-*.csv"), key=_version):
+    for path in sorted(results.glob("{}-{}-*.csv".format(*STUDIES[data])), key=_version):
         rows = read_csv(path)
         found |= {variant: [row for row in rows if row["variant"] == variant] for variant in _variants(rows)}
     return [row for rows in found.values() for row in rows]
 
 
-def read_on_test(results: Path = RESULTS) -> list[dict[str, Any]]:
-    """The demo's rows that say what their epoch that is best on test would have reported, of every study, a run once."""
+def read_on_test(data: str, results: Path = RESULTS) -> list[dict[str, Any]]:
+    """A demo's rows that say what their epoch that is best on test would have reported, of every study, a run once.
+
+    Args:
+        data: a name of `STUDIES`.
+    """
     found: dict[tuple[str, int], dict[str, Any]] = {}
-    for study in ("ablation", "fidelity", "rungs"):
-        for path in sorted(results.glob(f"{study}-demo-*.csv"), key=newest_first):
+    for study in ("ablation", "adaptation", "fidelity", "rungs"):
+        for path in sorted(results.glob(f"{study}-{STUDIES[data][1]}-*.csv"), key=newest_first):
             for row in read_csv(path):
                 if row[f"{ON_TEST}itc_r1"] != "":
                     found.setdefault((row["variant"], row["seed"]), row)
@@ -86,9 +105,16 @@ def read_summaries(results: Path = RESULTS) -> dict[tuple[str, str, str], dict[s
 
 
 def zoo_table(
-    ablation: Rows, summaries: Mapping[tuple[str, str, str], Mapping[str, Any]], on_test: Rows = ()
+    demos: Mapping[str, Rows],
+    summaries: Mapping[tuple[str, str, str], Mapping[str, Any]],
+    on_test: Mapping[str, Rows],
 ) -> str:
-    """One row per data set, method and protocol."""
+    """One row per data set, method and protocol.
+
+    Args:
+        demos: rows of runs, by the names of `STUDIES`; `on_test` those that recorded their epoch that is best on test.
+        summaries: of the other data sets, by (data set, method, protocol).
+    """
     lines = [
         "| data set | method | configuration | protocol | seeds | selected on | Rank-1, features alone | Rank-1, re-ranked "
         "| mAP, re-ranked | minutes per seed | no result: Rank-1 with the epoch chosen on test |",
@@ -97,33 +123,38 @@ def zoo_table(
     for data, data_title in DATA.items():
         for name, title in METHODS.items():
             variant = VARIANTS[name]
-            if variant.settings and data != "demo":
+            if variant.settings and data not in STUDIES:
                 continue  # a summary knows its method and not what was set beside it
+            if data == "demo-pretrained" and name not in STARTED:
+                continue  # has no such start
             files = config_files(ROOT / "configs" / f"{data}.yaml", variant.method)
             links = [f"[{path.relative_to(ROOT / 'configs')}](../{path.relative_to(ROOT)})" for path in files]
             configuration = ", ".join([*links, *(f"`{setting}`" for setting in variant.settings)])
             for protocol in PROTOCOLS[name]:
-                if data == "demo":
-                    cells = _demo_cells(ablation, name, protocol, on_test)
+                if data in STUDIES:
+                    cells = _demo_cells(demos[data], name, protocol, on_test[data])
                 else:
                     cells = _summary_cells(summaries.get((data, variant.method, protocol)))
                 lines.append(f"| {' | '.join([data_title, title, configuration, protocol, *cells])} |")
     return "\n".join(lines)
 
 
-def ratio_table(ablation: Rows) -> str:
+def ratio_table(demos: Mapping[str, Rows]) -> str:
     """Rank-1 of the unsupervised methods over that of the supervised one: ratios of means over the seeds."""
     lines = [
-        "| unsupervised / supervised, demo, plain protocol | Rank-1, features alone | Rank-1, re-ranked |",
+        "| unsupervised / supervised, plain protocol | Rank-1, features alone | Rank-1, re-ranked |",
         "|---|---|---|",
     ]
-    for method in ("pspd", "tsn"):
-        cells = []
-        for score in SCORES[:2]:
-            ours, bound = (_values(ablation, name, "plain", score) for name in (method, "cada"))
-            known = ours and bound and spread(bound)["mean"]
-            cells.append(f"{spread(ours)['mean'] / spread(bound)['mean']:.2f}" if known else "to be measured")
-        lines.append(f"| {METHODS[method]} / CADA | {' | '.join(cells)} |")
+    for data, rows in demos.items():
+        for method in ("pspd", "tsn"):
+            cells = []
+            for score in SCORES[:2]:
+                ours, bound = (_values(rows, name, "plain", score) for name in (method, "cada"))
+                known = ours and bound and spread(bound)["mean"]
+                cells.append(
+                    f"{spread(ours)['mean'] / spread(bound)['mean']:.2f}" if known else "to be measured"
+                )
+            lines.append(f"| {METHODS[method]} / CADA, {DATA[data]} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -196,11 +227,11 @@ def filled(page: str, tables: Mapping[str, str]) -> str:
 
 def made_page(page: str, results: Path = RESULTS) -> str:
     """The page with its tables made anew."""
-    ablation = read_ablation(results)
+    demos, on_test = ({data: read(data, results) for data in STUDIES} for read in (read_runs, read_on_test))
     tables = {
-        "zoo": zoo_table(ablation, read_summaries(results), read_on_test(results)),
-        "ratios": ratio_table(ablation),
-        "ablation": ablation_table(ablation),
+        "zoo": zoo_table(demos, read_summaries(results), on_test),
+        "ratios": ratio_table(demos),
+        "ablation": ablation_table(demos["demo"]),
         "cost": cost_table(read_profiles(results)),
     }
     return filled(page, tables)

@@ -3,7 +3,7 @@
     python -m benchmarks.pages
 
 docs/fidelity.md: released configurations beside this project's, and the column of effects (`benchmarks.fidelity`);
-docs/demo_results.md: the rungs of supervision (`benchmarks.rungs`) and one set's model on another's people
+docs/rungs.md: the rungs of supervision (`benchmarks.rungs`) and one set's model on another's people
 (`benchmarks.cross_sets`); docs/pretraining.md: what each step and part brings from the pre-trained start (`benchmarks.adaptation`);
 docs/synthesis.md: what synthetic images bring (`benchmarks.synthetic_training`). What has no result yet says so. The model zoo has its own command, `benchmarks.model_zoo`.
 """
@@ -16,12 +16,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import adaptation, fidelity, rungs, synthetic_training
+from benchmarks import adaptation, cross_sets, fidelity, rungs, synthetic_training
 from benchmarks.ablation import (
-    ABLATION,
     RESULTS,
     ROOT,
-    VARIANTS,
     Study,
     merged,
     on_test_text,
@@ -43,10 +41,10 @@ from engine.config import load_config
 from engine.results import PLAIN
 from retrieval.matrix import ROWS, SHOWN, markdown
 
-FIDELITY, DEMO, START, SYNTHETIC = (
-    ROOT / "docs" / f"{page}.md" for page in ("fidelity", "demo_results", "pretraining", "synthesis")
+FIDELITY, RUNGS, START, SYNTHETIC = (
+    ROOT / "docs" / f"{page}.md" for page in ("fidelity", "rungs", "pretraining", "synthesis")
 )
-PAGES = (FIDELITY, DEMO, START, SYNTHETIC)
+PAGES = (FIDELITY, RUNGS, START, SYNTHETIC)
 UNKNOWN = "to be measured"
 SCORES = {
     "itc_r1": "Rank-1, features alone",
@@ -60,15 +58,20 @@ Rows = Sequence[Mapping[str, Any]]
 def read_study(study: Study, results: Path = RESULTS) -> list[Mapping[str, Any]]:
     """A study's plain rows about the data set that it is made for, from the newest torch that it was run with.
 
-    Of variants that it shares with the ablation, seeds that it lacks come from the ablation's file of the same torch.
+    Of variants that it shares with another study, seeds that it lacks come from that one's file of the same torch.
     """
     data = load_config([study.target]).dataset.label
-    paths = sorted(results.glob(f"{study.name}-{data}-*.csv"), key=newest_first)
+    other = study.shares_with
+    names = [one.name for one in (study, other) if one]
+    paths = [path for name in names for path in results.glob(f"{name}-{data}-*.csv")]
     if not paths:
         return []
-    shared = {name for name, variant in study.variants.items() if VARIANTS.get(name) is variant}
-    others = read_csv(results / paths[0].name.replace(study.name, ABLATION.name, 1))
-    rows = merged([row for row in others if row["variant"] in shared], read_csv(paths[0]), study.variants)
+    where = min(paths, key=newest_first).name.partition("-")[2]
+    rows = read_csv(results / f"{study.name}-{where}")
+    if other:
+        shared = {name for name, variant in study.variants.items() if other.variants.get(name) is variant}
+        others = [row for row in read_csv(results / f"{other.name}-{where}") if row["variant"] in shared]
+        rows = merged(others, rows, study.variants)
     return [row for row in rows if row["protocol"] == PLAIN]
 
 
@@ -114,12 +117,12 @@ def metric_table(results: Path) -> str:
 def rungs_table(rows: Rows) -> str:
     """A row for each method and rung."""
     lines = [
-        "| demo test set | learns from | seeds | Rank-1, features alone | Rank-1, re-ranked | mAP |",
+        "| target test set | learns from | seeds | Rank-1, features alone | Rank-1, re-ranked | mAP |",
         "|---|---|---|---|---|---|",
     ]
     for method, names in rungs.METHODS.items():
         for (rung, title), name in zip(rungs.RUNGS.items(), names, strict=True):
-            cells = _scores(of_variant(rows, name)) if name else ["", "has no such start", "", ""]
+            cells = _scores(of_variant(rows, name))
             lines.append(f"| {method}, {rung} | {title} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -142,7 +145,8 @@ def variants_table(data: str, study: Study, rows: Rows, scores: Mapping[str, str
 def matrix_table(results: Path = RESULTS) -> str:
     """The source x target matrix of the newest torch."""
     cells: dict[tuple[tuple[str, str], str], list[dict[str, Any]]] = {}
-    for row in newest("cross_sets-demo-*.csv", results):
+    data = load_config([cross_sets.STUDY.target]).dataset.label
+    for row in newest(f"cross_sets-{data}-*.csv", results):
         place = (row["method"], row["trained_on"]), row["dataset"]
         scores = {name: float(row[name]) for name in SHOWN}
         if row["ranking"] == ROWS["itc"]:  # comes first of each result
@@ -158,12 +162,12 @@ def _shown(data: str, study: Study, results: Path) -> str:
 
 def made_pages(pages: Mapping[Path, str], results: Path = RESULTS) -> dict[Path, str]:
     """The pages with their tables made anew."""
-    rows = read_study(fidelity.STUDY, results)
+    rows = [row for study in fidelity.STUDIES for row in read_study(study, results)]
     tables = {"released": released_table(rows), "metric": metric_table(results)}
     return {
         FIDELITY: with_effects(filled(pages[FIDELITY], tables), effects_of(rows, results)),
-        DEMO: filled(
-            pages[DEMO],
+        RUNGS: filled(
+            pages[RUNGS],
             {"rungs": rungs_table(read_study(rungs.STUDY, results)), "matrix": matrix_table(results)},
         ),
         START: filled(pages[START], {"adaptation": _shown("target test set", adaptation.STUDY, results)}),

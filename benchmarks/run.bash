@@ -44,7 +44,7 @@ ablation() { # the demo over three seeds, and the tables of docs/model_zoo.md
     "$PYTHON" -m benchmarks.model_zoo
 }
 
-# Studies whose tables stand on docs/fidelity.md, docs/demo_results.md and docs/pretraining.md; what they share with the ablation is run once.
+# Studies whose tables stand on docs/pretraining.md, docs/rungs.md, docs/fidelity.md and docs/synthesis.md; a run that several share is made once.
 study() {
     "$PYTHON" -m "benchmarks.$1" --jobs "$(nproc)" --threads 1
     "$PYTHON" -m benchmarks.pages
@@ -54,7 +54,10 @@ adaptation() {
     study adaptation
     "$PYTHON" -m benchmarks.demo_steps --picture docs/images/demo_steps.png
 }
-fidelity() { study fidelity; }
+fidelity() {
+    "$PYTHON" -m benchmarks.fidelity from-scratch --jobs "$(nproc)" --threads 1
+    study fidelity
+}
 rungs() { study rungs; }
 cross_sets() { study cross_sets; }
 synthetic_training() {

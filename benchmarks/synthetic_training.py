@@ -79,7 +79,7 @@ def prepare(config: Config, seeds: Sequence[int]) -> None:
             write_variation(source, sets / f"swapped-{share}-seed{seed}", change)
 
 
-STUDY = Study("synthetic_training", VARIANTS, __doc__, prepare)
+STUDY = Study("synthetic_training", VARIANTS, __doc__, prepare, shares_with=ablation.ABLATION)
 
 if __name__ == "__main__":
     sys.exit(ablation.main(study=STUDY))

@@ -10,16 +10,14 @@ import sys
 
 import pytest
 
-from benchmarks import ablation, pages
+from benchmarks import ablation, adaptation, pages
 from benchmarks.cross_sets import STUDY, VARIANTS, crossings
 from data import DATASETS
 from tests.pipeline.mini import ROOT, make_pipeline
 
-DEMO = ROOT / "configs" / "demo.yaml"
-
 
 def trained(settings=(), seeds=(0,)) -> list[ablation.Run]:
-    return ablation.planned_runs(DEMO, list(VARIANTS), list(seeds), list(settings), 1, VARIANTS)
+    return ablation.planned_runs(STUDY.target, list(VARIANTS), list(seeds), list(settings), 1, VARIANTS)
 
 
 def test_three_sets_in_three_formats_from_three_seeds_of_the_renderer():
@@ -31,9 +29,9 @@ def test_three_sets_in_three_formats_from_three_seeds_of_the_renderer():
     assert set(DATASETS) >= {one.name for one in sets}
 
 
-def test_the_first_one_is_the_ablations_run():
+def test_the_first_one_is_the_run_of_the_study_of_the_rounds():
     run, *_ = trained()
-    (known,) = ablation.planned_runs(DEMO, ["labels"], [0], [], 1)
+    (known,) = ablation.planned_runs(STUDY.target, ["labels"], [0], [], 1, adaptation.VARIANTS)
     assert (run.label, run.config) == (known.label, known.config)
 
 
@@ -71,14 +69,14 @@ def test_a_model_that_was_trained_again_is_evaluated_again(tmp_path):
 
 def test_the_page_has_the_matrix_of_the_table(tmp_path):
     lines = ["method,trained_on,dataset,ranking,r1,mAP,mINP,selected_on,queries,gallery"]
-    for dataset, r1 in (("demo", 40.0), ("demo-icfg", 30.0)):
-        lines += [f"pspd,demo,{dataset},features alone,{r1},20.0,10.0,val,8,4"]
-        lines += [f"pspd,demo,{dataset},with ITM re-ranking,{r1 + 1},21.0,11.0,val,8,4"]
+    for dataset, r1 in (("target", 40.0), ("target-icfg", 30.0)):
+        lines += [f"pspd,target,{dataset},features alone,{r1},20.0,10.0,val,8,4"]
+        lines += [f"pspd,target,{dataset},with ITM re-ranking,{r1 + 1},21.0,11.0,val,8,4"]
     assert pages.matrix_table(tmp_path) == "To be measured."
-    (tmp_path / "cross_sets-demo-cpu-2.15.0.csv").write_text("\n".join(lines) + "\n", "utf-8")
+    (tmp_path / "cross_sets-target-cpu-2.15.0.csv").write_text("\n".join(lines) + "\n", "utf-8")
     features, reranked = pages.matrix_table(tmp_path).split("With ITM re-ranking")
-    assert "| pspd, demo | 40.00 / 20.00 / 10.00 | 30.00 / 20.00 / 10.00 |" in features
-    assert "| pspd, demo | 41.00 / 21.00 / 11.00 | 31.00 / 21.00 / 11.00 |" in reranked
+    assert "| pspd, target | 40.00 / 20.00 / 10.00 | 30.00 / 20.00 / 10.00 |" in features
+    assert "| pspd, target | 41.00 / 21.00 / 11.00 | 31.00 / 21.00 / 11.00 |" in reranked
 
 
 @pytest.mark.slow

@@ -11,18 +11,17 @@ import sys
 import pytest
 
 from benchmarks import ablation, fidelity, pages
-from benchmarks.fidelity import SWITCHES, VARIANTS
+from benchmarks.fidelity import OWN, SCRATCH, STUDIES, STUDY, SWITCHES
 from engine.building import check_model
 from engine.marks import differences
 from tests.benchmarks.test_model_zoo import result
 from tests.pipeline.mini import ROOT, make_pipeline
 
-DEMO = ROOT / "configs" / "demo.yaml"
 PLACES = {"run", "pre_gen_data"}
 
 
-def runs_of(names) -> dict[str, ablation.Run]:
-    runs = ablation.planned_runs(DEMO, list(names), [1], [], 1, VARIANTS)
+def runs_of(study, names=()) -> dict[str, ablation.Run]:
+    runs = ablation.planned_runs(study.target, list(names or study.variants), [1], [], 1, study.variants)
     return {run.name: run for run in runs}
 
 
@@ -32,7 +31,8 @@ def changed(first: ablation.Run, second: ablation.Run) -> set[str]:
 
 
 def test_a_switch_is_all_that_its_run_has_more_than_its_methods():
-    runs = runs_of(VARIANTS)
+    runs = runs_of(STUDY) | runs_of(SCRATCH)
+    assert set(SWITCHES) <= set(runs)
     for name, switch in SWITCHES.items():
         own, run = runs[switch.method], runs[name]
         check_model(run.config)
@@ -46,21 +46,28 @@ def test_a_switch_is_all_that_its_run_has_more_than_its_methods():
 
 
 def test_the_demos_source_is_that_of_the_released_run():
-    runs = runs_of(["pspd-source", "released-pspd"])
+    runs = runs_of(STUDY, ["pspd-source", "released-pspd"])
     assert runs["pspd-source"].config.cluster.source == runs["released-pspd"].config.cluster.source
 
 
-def test_released_runs_stand_beside_those_of_the_ablation():
-    for method in fidelity.RELEASED:
-        assert VARIANTS[method] is ablation.VARIANTS[method]
-        run = runs_of([f"released-{method}"])[f"released-{method}"]
-        assert run.files[-1].name == "released.yaml"
-        assert run.stages == list(VARIANTS[method].stages)
+def test_released_runs_stand_beside_ours_from_the_same_start():
+    assert {method for study in STUDIES for method in OWN if method in study.variants} == set(OWN)
+    for study in STUDIES:
+        for method in set(fidelity.RELEASED) & set(study.variants):
+            assert study.variants[method] is study.shares_with.variants[method]
+            runs = runs_of(study, [method, f"released-{method}"])
+            run = runs[f"released-{method}"]
+            assert run.files[-1].name == "released.yaml"
+            assert run.stages == list(OWN[method].stages)
+            assert run.config.model.pretrained == runs[method].config.model.pretrained
+            assert bool(run.config.model.pretrained) == (study is STUDY)
 
 
 def rows_of(tmp_path, *rows):
     filled = [{**row, "protocol": row.get("protocol", "plain")} for row in rows]
-    ablation.write_csv(tmp_path / "fidelity-demo-cpu-2.15.0.csv", filled)
+    for study, data in ((STUDY, "target"), (SCRATCH, "demo")):
+        own = [row for row in filled if row["variant"] in study.variants]
+        ablation.write_csv(tmp_path / f"fidelity-{data}-cpu-2.15.0.csv", own)
     return pages.made_pages({p: p.read_text("utf-8") for p in pages.PAGES}, tmp_path)
 
 
@@ -139,15 +146,16 @@ def test_seeds_that_the_ablation_has_measured_are_taken_from_it(tmp_path):
     """With the same torch, of variants that are the ablation's; the study's own rows win."""
     ablation.write_csv(
         tmp_path / "ablation-demo-cpu-2.15.0.csv",
-        [result("ssan", 1, 70.0), result("pspd", 0, 1.0), result("labels", 0, 2.0)],
+        [result("ssan", 1, 70.0), result("irra", 0, 1.0), result("labels", 0, 2.0)],
     )
-    ablation.write_csv(tmp_path / "ablation-demo-cpu-2.16.0.csv", [result("cada", 0, 3.0)])
-    ablation.write_csv(tmp_path / "fidelity-demo-cpu-2.15.0.csv", [result("pspd", 0, 30.0)])
-    rows = pages.read_study(fidelity.STUDY, tmp_path)
+    ablation.write_csv(tmp_path / "fidelity-demo-cpu-2.15.0.csv", [result("irra", 0, 30.0)])
+    rows = pages.read_study(SCRATCH, tmp_path)
     assert {(row["variant"], row["seed"], row["itc_r1"]) for row in rows} == {
         ("ssan", 1, 70.0),
-        ("pspd", 0, 30.0),
+        ("irra", 0, 30.0),
     }
+    ablation.write_csv(tmp_path / "ablation-demo-cpu-2.16.0.csv", [result("rde", 0, 3.0)])
+    assert [row["variant"] for row in pages.read_study(SCRATCH, tmp_path)] == ["rde"], "the newest of either"
 
 
 @pytest.mark.slow

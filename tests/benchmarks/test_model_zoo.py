@@ -28,7 +28,7 @@ def test_the_page_is_what_the_command_writes():
 def values(variant: str, column: str) -> list[float]:
     return [
         row[column]
-        for row in model_zoo.read_ablation()
+        for row in model_zoo.read_runs("demo")
         if row["variant"] == variant and row["protocol"] == "plain"
     ]
 
@@ -54,13 +54,16 @@ def test_the_ablations_differences_are_those_of_the_results():
 
 def test_without_results_every_row_is_there_and_marked(tmp_path):
     page = model_zoo.made_page(model_zoo.PAGE.read_text("utf-8"), tmp_path)
-    rows = [line for line in page.splitlines() if line.startswith(("| demo |", "| CUHK", "| ICFG", "| RSTP"))]
-    on_demo = sum(map(len, model_zoo.PROTOCOLS.values()))
+    on_demo = ("| demo |", "| demo from scratch |")
+    rows = [line for line in page.splitlines() if line.startswith((*on_demo, "| CUHK", "| ICFG", "| RSTP"))]
+    methods = sum(map(len, model_zoo.PROTOCOLS.values()))
+    started = sum(len(model_zoo.PROTOCOLS[name]) for name in model_zoo.STARTED)
     with_settings = sum(bool(VARIANTS[name].settings) for name in model_zoo.METHODS)
-    assert len(rows) == on_demo + 3 * (on_demo - with_settings)
-    assert all("to be measured" in row for row in rows if row.startswith("| demo |"))
-    assert all("not run here" in row for row in rows if not row.startswith("| demo |"))
-    assert "| TSN / CADA | to be measured | to be measured |" in page
+    assert len(rows) == started + methods + 3 * (methods - with_settings)
+    assert all("to be measured" in row for row in rows if row.startswith(on_demo))
+    assert all("not run here" in row for row in rows if not row.startswith(on_demo))
+    for demo in ("demo", "demo from scratch"):
+        assert f"| TSN / CADA, {demo} | to be measured | to be measured |" in page
     for name in set(VARIANTS) - model_zoo.OTHERS:
         assert f"(`{name}`) | to be measured |" in page
 
@@ -79,7 +82,7 @@ def test_results_fill_all_tables(tmp_path):
     demo = {
         tuple(line.split(" | ")[i] for i in (1, 3)): line
         for line in page.splitlines()
-        if line.startswith("| demo")
+        if line.startswith("| demo from scratch")
     }
     pspd = demo["PSPD", "plain"]
     assert "| 0 1 2 | val | 21.00 ± 1.00 (20.00 to 22.00) | 22.00 ± 1.00 (21.00 to 23.00) |" in pspd
@@ -87,11 +90,33 @@ def test_results_fill_all_tables(tmp_path):
     assert "| 10.00 | 11.00 |" in demo["TSN", "plain"]
     assert "| 90.00 | 91.00 |" in demo["TSN", "msm"]
     assert "| 33.00 | 34.00 |" in demo["SSAN", "plain"]
-    assert f"| PSPD / CADA | {21 / 42:.2f} | {22 / 43:.2f} |" in page
-    assert f"| TSN / CADA | {10 / 42:.2f} | {11 / 43:.2f} |" in page
+    assert f"| PSPD / CADA, demo from scratch | {21 / 42:.2f} | {22 / 43:.2f} |" in page
+    assert f"| TSN / CADA, demo from scratch | {10 / 42:.2f} | {11 / 43:.2f} |" in page
     assert "without the local loss (`no-local`) | plain | 0 | 19.00 |" in page
     assert "base captions only, each twice (`base-captions`) | to be measured |" in page
     assert "(`captions`) |  | 0 |" in page
+
+
+def test_the_two_demos_are_two_data_sets(tmp_path):
+    write_csv(tmp_path / "ablation-demo-cpu-2.15.0.csv", [result("cada", 0, 10.0)])
+    started = [result("cada", 0, 40.0, on_test=42.0), result("tsn", 0, 20.0, "msm")]
+    write_csv(tmp_path / "adaptation-target-cpu-2.15.0.csv", started)
+    page = model_zoo.made_page(model_zoo.PAGE.read_text("utf-8"), tmp_path)
+    rows = {
+        name: line
+        for line in page.splitlines()
+        for name in ("demo", "demo from scratch")
+        if line.startswith(f"| {name} | CADA")
+    }
+    assert "[demo-pretrained/cada.yaml]" in rows["demo"]
+    assert "| 40.00 | 41.00 |" in rows["demo"]
+    assert rows["demo"].endswith("| 42.00 instead of 41.00 (seed 0) |")
+    assert "[demo/cada.yaml]" in rows["demo from scratch"]
+    assert "| 10.00 | 11.00 |" in rows["demo from scratch"]
+    assert rows["demo from scratch"].endswith("| not recorded |")
+    assert "| 20.00 | 21.00 |" in next(
+        line for line in page.splitlines() if line.startswith("| demo | TSN") and "| msm |" in line
+    )
 
 
 def test_a_summary_of_seeds_fills_its_row(tmp_path):
@@ -127,7 +152,7 @@ def test_what_choosing_on_test_would_report_stands_beside_the_same_runs_results(
     write_csv(tmp_path / "fidelity-demo-cpu-2.15.0.csv", [*measured, result("tsn", 0, 10.0, on_test=12.0)])
     write_csv(tmp_path / "rungs-demo-cpu-2.15.0.csv", [result("pspd", 2, 99.0, on_test=99.0)])
     page = model_zoo.made_page(model_zoo.PAGE.read_text("utf-8"), tmp_path)
-    rows = [line.split("|")[1:-1] for line in page.splitlines() if line.startswith("| demo")]
+    rows = [line.split("|")[1:-1] for line in page.splitlines() if line.startswith("| demo from scratch")]
     last = {(cells[1].strip(), cells[3].strip()): cells[-1].strip() for cells in rows}
     assert last["PSPD", "plain"] == "32.50 instead of 31.50 (seeds 0 2)"
     assert last["SSAN", "plain"] == "33.50 instead of 34.00 (seed 1)"
@@ -144,6 +169,6 @@ def test_a_page_without_a_place_is_refused():
 def test_the_csv_reads_as_it_was_written(tmp_path):
     rows = [result("pspd", 0, 20.25)]
     write_csv(tmp_path / "ablation-demo-cpu-2.15.0.csv", rows)
-    assert model_zoo.read_ablation(tmp_path) == rows
+    assert model_zoo.read_runs("demo", tmp_path) == rows
     with (tmp_path / "ablation-demo-cpu-2.15.0.csv").open(encoding="utf-8") as stream:
         assert next(csv.reader(stream)) == COLUMNS

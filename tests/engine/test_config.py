@@ -259,11 +259,11 @@ def test_all_methods_have_the_same_budget_on_the_demo():
 def test_from_the_pre_trained_start_methods_have_the_same_budget():
     target = "configs/demo-pretrained.yaml"
     plain = load_config(["configs/methods/pspd.yaml", target]).train
-    tsn, cada = (
+    tsn, cada, irra = (
         load_config([f"configs/methods/{name}.yaml", target, f"configs/demo-pretrained/{name}.yaml"]).train
-        for name in ("tsn", "cada")
+        for name in ("tsn", "cada", "irra")
     )
-    assert cada.max_epoch == plain.rounds * plain.max_epoch
+    assert cada.max_epoch == irra.max_epoch == plain.rounds * plain.max_epoch
     assert (tsn.rounds, tsn.max_epoch) == (
         plain.rounds,
         2 * plain.max_epoch,
