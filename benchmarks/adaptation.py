@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import ablation
-from benchmarks.ablation import ROOT, Study, Variant
+from benchmarks import study_command
+from benchmarks.study import ROOT, Study, Variant
 from engine.marks import CAPTION_STAGES
 
 _EPOCHS = "train.max_epoch={epochs}"
@@ -52,4 +52,4 @@ TARGET = ROOT / "configs" / "demo-pretrained.yaml"
 STUDY = Study("adaptation", VARIANTS, __doc__, target=TARGET)
 
 if __name__ == "__main__":
-    sys.exit(ablation.main(study=STUDY))
+    sys.exit(study_command.main(STUDY))

@@ -17,8 +17,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import ablation, adaptation
-from benchmarks.ablation import Run, Study, Variant, config_files, csv_path
+from benchmarks import adaptation, study_command, study_rows
+from benchmarks.study import Run, Study, Variant, config_files
+from benchmarks.study_rows import csv_path
 from data.errors import UserError
 from engine.config import Config, load_config
 from engine.results import results_path
@@ -100,13 +101,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         plain = load_config(config_files(options.config, "pspd"), options.overrides)
-        trained = ablation.plan_of(options, STUDY, options.variants, options.seeds)
+        trained = study_command.plan_of(options, STUDY, options.variants, options.seeds)
         runs = [*trained, *crossings(trained)]
-        status = ablation.work(options, runs)
+        status = study_command.work(options, runs)
     except UserError as error:
         print(error, file=sys.stderr)
         return 1
-    there = [results_path(run.config) for run in runs if ablation.is_there(run)]
+    there = [results_path(run.config) for run in runs if study_rows.is_there(run)]
     if there:
         _write(there, plain, options)
     return status
@@ -128,7 +129,7 @@ def _write(results: Sequence[Path], plain: Config, options: argparse.Namespace) 
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = ablation.parser_of(STUDY)
+    parser = study_command.parser_of(STUDY)
     parser.set_defaults(seeds=[0])
     parser.add_argument("--picture", type=Path, metavar="FILE", help="where the matrix is drawn, too")
     return parser

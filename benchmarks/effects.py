@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import fidelity
-from benchmarks.ablation import ON_TEST
 from benchmarks.model_zoo import STUDIES, newest_first, read_on_test
+from benchmarks.study_rows import ON_TEST
 from engine.several_seeds import spread
 
 COLUMNS = 9  # of the page's table; the last but one says what was measured

@@ -16,9 +16,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from benchmarks import ablation, adaptation
-from benchmarks.ablation import Study, Variant
+from benchmarks import ablation, adaptation, study_command
 from benchmarks.model_zoo import METHODS as TITLES
+from benchmarks.study import Study, Variant
 from engine.marks import CAPTION_STAGES
 
 # Each method as this project has it, by the study whose runs those are: from a pre-trained start where there is one.
@@ -126,14 +126,14 @@ STUDY = Study(
     target=adaptation.TARGET,
     shares_with=adaptation.STUDY,
 )
-SCRATCH = Study("fidelity", _variants(FROM_SCRATCH), __doc__, shares_with=ablation.ABLATION)
+SCRATCH = Study("fidelity", _variants(FROM_SCRATCH), __doc__, shares_with=ablation.STUDY)
 STUDIES = (STUDY, SCRATCH)
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run either study; returns the exit status."""
     scratch = arguments[:1] == ["from-scratch"]
-    return ablation.main(arguments[scratch:], SCRATCH if scratch else STUDY)
+    return study_command.main(SCRATCH if scratch else STUDY, arguments[scratch:])
 
 
 if __name__ == "__main__":

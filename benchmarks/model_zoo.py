@@ -20,17 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import models
-from benchmarks.ablation import (
-    ON_TEST,
-    RESULTS,
-    ROOT,
-    VARIANTS,
-    config_files,
-    on_test_text,
-    read_csv,
-    spread_text,
-    table,
-)
+from benchmarks.ablation import VARIANTS
+from benchmarks.study import ROOT, config_files
+from benchmarks.study_rows import ON_TEST, RESULTS, on_test_text, read_csv, spread_text, table
 from engine.several_seeds import IF_SELECTED_ON_TEST, spread
 
 PAGE = ROOT / "docs" / "model_zoo.md"
@@ -163,7 +155,7 @@ def ablation_table(ablation: Rows) -> str:
     wanted = [row for row in ablation if row["variant"] not in OTHERS]
     there = {row["variant"] for row in wanted}
     missing = [name for name in VARIANTS if name not in there | OTHERS]
-    lines = [table(wanted)]
+    lines = [table(wanted, VARIANTS)]
     lines += [f"| {VARIANTS[name].title} (`{name}`) |{' to be measured |' * 7}" for name in missing]
     return "\n".join(lines)
 

@@ -17,15 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import adaptation, cross_sets, fidelity, rungs, synthetic_training
-from benchmarks.ablation import (
-    RESULTS,
-    ROOT,
-    Study,
-    merged,
-    on_test_text,
-    read_csv,
-    spread_text,
-)
 from benchmarks.effects import (
     effects_of,
     newest,
@@ -37,6 +28,8 @@ from benchmarks.effects import (
     with_effects,
 )
 from benchmarks.model_zoo import filled, newest_first
+from benchmarks.study import ROOT, Study
+from benchmarks.study_rows import RESULTS, merged, on_test_text, read_csv, spread_text
 from engine.config import load_config
 from engine.results import PLAIN
 from retrieval.matrix import ROWS, SHOWN, markdown

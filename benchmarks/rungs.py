@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import ablation, adaptation
-from benchmarks.ablation import Study, Variant
+from benchmarks import adaptation, study_command
+from benchmarks.study import Study, Variant
 
 _CAPTIONS, _CLASSES = "train.supervision=pairs", "cluster.enabled=false"
 _ALL_EPOCHS, _EPOCHS_OF_A_ROUND = "train.max_epoch={epochs}", "train.max_epoch={each}"
@@ -84,4 +84,4 @@ METHODS = {
 STUDY = Study("rungs", VARIANTS, __doc__, target=adaptation.TARGET, shares_with=adaptation.STUDY)
 
 if __name__ == "__main__":
-    sys.exit(ablation.main(study=STUDY))
+    sys.exit(study_command.main(STUDY))

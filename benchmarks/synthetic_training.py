@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from benchmarks import ablation
-from benchmarks.ablation import Study, Variant
+from benchmarks import ablation, study_command
+from benchmarks.study import Study, Variant
 from benchmarks.synthetic_sets import swapped, without_edits, write_variation
 from engine.config import Config
 
@@ -79,7 +79,7 @@ def prepare(config: Config, seeds: Sequence[int]) -> None:
             write_variation(source, sets / f"swapped-{share}-seed{seed}", change)
 
 
-STUDY = Study("synthetic_training", VARIANTS, __doc__, prepare, shares_with=ablation.ABLATION)
+STUDY = Study("synthetic_training", VARIANTS, __doc__, prepare, shares_with=ablation.STUDY)
 
 if __name__ == "__main__":
-    sys.exit(ablation.main(study=STUDY))
+    sys.exit(study_command.main(STUDY))

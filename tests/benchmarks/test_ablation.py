@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import ablation
+from benchmarks import ablation, scheduler, study, study_rows
 from data.errors import UserError
 from engine.marks import Mark
 from tests.pipeline.mini import ROOT, make_pipeline
@@ -22,15 +22,15 @@ from tests.pipeline.mini import ROOT, make_pipeline
 DEMO = ROOT / "configs" / "demo.yaml"
 
 
-def runs_of(names, seeds=(0,), settings=(), threads=1) -> dict[str, ablation.Run]:
-    runs = ablation.planned_runs(DEMO, list(names), list(seeds), list(settings), threads)
+def runs_of(names, seeds=(0,), settings=(), threads=1) -> dict[str, study.Run]:
+    runs = study.planned_runs(DEMO, list(names), list(seeds), list(settings), threads, ablation.VARIANTS)
     return {run.label: run for run in runs}
 
 
 def test_every_variant_is_a_configuration_of_its_own():
     runs = runs_of(ablation.VARIANTS, (0, 2))
     assert len(runs) == 2 * (len(ablation.VARIANTS) + 1)
-    trained = [run.config for run in runs.values() if run.name != ablation.CAPTIONS]
+    trained = [run.config for run in runs.values() if run.name != study.CAPTIONS]
     assert len({str(config.run_directory) for config in trained}) == len(trained)
     assert {config.runtime.threads for config in trained} == {1}
     plain = runs["pspd-seed0"].config
@@ -66,7 +66,7 @@ def test_a_row_has_what_choosing_on_test_would_report_under_a_name_of_its_own(tm
     run = runs_of(["pspd"], settings=[f"output={tmp_path}"])["pspd-seed0"]
     run.directory.mkdir()
     usage = {"seconds": 60, "cpu_seconds": 30, "peak_mib": 9.0}
-    (run.directory / ablation.USAGE).write_text(json.dumps(usage), "utf-8")
+    (run.directory / scheduler.USAGE).write_text(json.dumps(usage), "utf-8")
     scores = dict.fromkeys(("r1", "r5", "r10", "mAP", "mINP"), 20.0)
     told = {"method": "pspd", "split": "test", "protocol": "plain", "selected_on": "val"}
     content = {**told, "itc": scores, "itm": scores}
@@ -74,20 +74,20 @@ def test_a_row_has_what_choosing_on_test_would_report_under_a_name_of_its_own(tm
     for extra, expected in (({}, None), ({"if_selected_on_test": best}, 21.5)):
         results = {**content, **extra}
         (run.config.run_directory / "results.json").write_text(json.dumps(results), "utf-8")
-        (row,) = ablation.rows_of(run)
+        (row,) = study_rows.rows_of(run)
         assert row["itm_r1"] == 20.0
         assert row.get("if_selected_on_test_itm_r1") == expected
-        assert set(row) <= set(ablation.COLUMNS)
+        assert set(row) <= set(study_rows.COLUMNS)
 
 
 def test_rows_of_runs_that_are_not_here_stay(tmp_path):
     """Of another machine, say: by variant and seed, in the study's order, whichever of a run's protocols were there."""
     old = [row("tsn", 1, 1.0), row("pspd", 0, 1.0), row("pspd", 0, 1.0, "msm"), row("pspd", 1, 2.0)]
     path = tmp_path / "ablation-demo-cpu-2.15.0.csv"
-    assert ablation.read_csv(path) == []
-    ablation.write_csv(path, old)
-    rows = ablation.merged(
-        ablation.read_csv(path), [row("pspd", 0, 9.0), row("tsn", 0, 8.0)], ["pspd", "tsn"]
+    assert study_rows.read_csv(path) == []
+    study_rows.write_csv(path, old)
+    rows = study_rows.merged(
+        study_rows.read_csv(path), [row("pspd", 0, 9.0), row("tsn", 0, 8.0)], ["pspd", "tsn"]
     )
     assert [(r["variant"], r["seed"], r["itc_r1"]) for r in rows] == [
         ("pspd", 0, 9.0),
@@ -98,8 +98,8 @@ def test_rows_of_runs_that_are_not_here_stay(tmp_path):
 
 
 def test_released_settings_are_read_after_the_demos_as_train_bash_does(tmp_path):
-    variants = {"released-tsn": ablation.Variant("TSN", method="tsn", released=True)}
-    runs = ablation.planned_runs(DEMO, list(variants), [3], [], 1, variants)
+    variants = {"released-tsn": study.Variant("TSN", method="tsn", released=True)}
+    runs = study.planned_runs(DEMO, list(variants), [3], [], 1, variants)
     captions, run = runs
     names = [path.relative_to(ROOT / "configs").as_posix() for path in run.files]
     assert names == [
@@ -119,10 +119,10 @@ def test_released_settings_are_read_after_the_demos_as_train_bash_does(tmp_path)
 
 def test_a_run_that_reads_another_ones_model_is_planned_with_it():
     variants = {
-        "first": ablation.Variant("first", captions=False),
-        "second": ablation.Variant("second", captions=False, after="first"),
+        "first": study.Variant("first", captions=False),
+        "second": study.Variant("second", captions=False, after="first"),
     }
-    runs = ablation.planned_runs(DEMO, ["second"], [0, 1], [], 1, variants)
+    runs = study.planned_runs(DEMO, ["second"], [0, 1], [], 1, variants)
     assert [run.label for run in runs] == ["first-seed0", "second-seed0", "first-seed1", "second-seed1"]
     assert [run.needs for run in runs] == [(), ("first-seed0",), (), ("first-seed1",)]
 
@@ -163,7 +163,7 @@ def row(variant, seed, r1, protocol="plain"):
 def test_the_table_has_mean_and_spread_and_keeps_protocols_apart():
     rows = [row("tsn", 0, 10.0), row("tsn", 1, 14.0), row("tsn", 0, 50.0, "msm")]
     rows.append({"variant": "captions", "seed": 0, "minutes": 1.0, "peak_mib": 800.0})
-    lines = ablation.table(rows).splitlines()[2:]
+    lines = study_rows.table(rows, ablation.VARIANTS).splitlines()[2:]
     assert len(lines) == 3
     assert "| 12.00 ± 2.83 (10.00 to 14.00) | 13.00 ± 2.83 (11.00 to 15.00) | 20.00 ± 0.00" in lines[0]
     assert lines[0].endswith("| 3.5 | 901 |")
@@ -191,9 +191,9 @@ class Script:
         for name in ("one", "two"):
             (folder / f"{name}.py").write_text(body, "utf-8")
 
-    def run(self, name: str, stages: list[str], *needs: str) -> ablation.Run:
+    def run(self, name: str, stages: list[str], *needs: str) -> study.Run:
         settings = [f"output={self.folder}/output", f"run={name}"]
-        return ablation.Run(name, 0, [DEMO], settings, stages, needs)
+        return study.Run(name, 0, [DEMO], settings, stages, needs)
 
     def log(self) -> list[str]:
         return (self.folder / "log").read_text("utf-8").splitlines()
@@ -201,7 +201,8 @@ class Script:
 
 @pytest.fixture
 def script(tmp_path, monkeypatch) -> Script:
-    monkeypatch.setattr(ablation, "ROOT", tmp_path)
+    monkeypatch.setattr(study, "ROOT", tmp_path)
+    monkeypatch.setattr(scheduler, "ROOT", tmp_path)
     return Script(tmp_path)
 
 
@@ -211,7 +212,7 @@ def test_stages_run_in_order_some_runs_at_a_time_and_wait_for_what_they_need(scr
         script.run("second", ["two"], "first-seed0"),
         script.run("third", ["one"]),
     ]
-    assert ablation.Scheduler(runs, 2, 1, force=False).work() == set()
+    assert scheduler.Scheduler(runs, 2, 1, force=False).work() == set()
     log = script.log()
     assert log.index("end first one") < log.index("start first two")
     assert log.index("end first two") < log.index("start second two")
@@ -219,7 +220,7 @@ def test_stages_run_in_order_some_runs_at_a_time_and_wait_for_what_they_need(scr
         log.index("end first one"), log.index("end third one")
     )  # side by side
     usage = [
-        json.loads(line) for line in (runs[0].directory / ablation.USAGE).read_text("utf-8").splitlines()
+        json.loads(line) for line in (runs[0].directory / scheduler.USAGE).read_text("utf-8").splitlines()
     ]
     assert [record["stage"] for record in usage] == ["one", "two"]
     assert all(record["seconds"] >= 0.2 and record["peak_mib"] > 3 for record in usage)
@@ -231,7 +232,7 @@ def test_a_failure_ends_its_run_and_those_that_need_it_only(script, capsys):
         script.run("needy", ["one"], "bad-seed0"),
         script.run("good", ["one"]),
     ]
-    assert ablation.Scheduler(runs, 1, 1, force=False).work() == {"bad-seed0", "needy-seed0"}
+    assert scheduler.Scheduler(runs, 1, 1, force=False).work() == {"bad-seed0", "needy-seed0"}
     assert script.log() == ["start bad one", "end bad one", "start good one", "end good one"]
     assert "one ended with 1" in capsys.readouterr().err
 

@@ -7,12 +7,12 @@ import statistics
 import pytest
 from PIL import Image
 
-from benchmarks import ablation, adaptation, demo_steps, pages
+from benchmarks import adaptation, demo_steps, pages, study, study_rows
 from engine.building import check_model, supervision
 
 
-def runs_of(names) -> dict[str, ablation.Run]:
-    runs = ablation.planned_runs(adaptation.TARGET, list(names), [1], [], 1, adaptation.VARIANTS)
+def runs_of(names) -> dict[str, study.Run]:
+    runs = study.planned_runs(adaptation.TARGET, list(names), [1], [], 1, adaptation.VARIANTS)
     return {run.name: run for run in runs}
 
 
@@ -49,7 +49,7 @@ def test_captions_that_differ_have_their_own_folder():
 
 
 def test_the_readme_says_what_was_measured():
-    readme = (ablation.ROOT / "README.md").read_text("utf-8")
+    readme = (study.ROOT / "README.md").read_text("utf-8")
     rows = pages.read_study(adaptation.STUDY)
     for name in ("start", "pspd", "tsn", "cada", "labels"):
         found = [row for row in rows if row["variant"] == name]
@@ -69,7 +69,7 @@ def row(variant: str, seed: int, features: float, reranked: float) -> dict:
 
 def test_results_become_a_table_and_a_picture(tmp_path):
     rows = [row("start", 0, 40.0, 41.0), row("pspd", 0, 50.0, 52.0), row("pspd", 1, 54.0, 56.0)]
-    ablation.write_csv(tmp_path / "adaptation-target-cpu-2.15.0.csv", rows)
+    study_rows.write_csv(tmp_path / "adaptation-target-cpu-2.15.0.csv", rows)
     texts = {path: path.read_text("utf-8") for path in pages.PAGES}
     page = pages.made_pages(texts, tmp_path)[pages.START]
     assert "| the start, no training | 0 | 40.00 | 41.00 | 40.00 | 41.00 |" in page

@@ -10,14 +10,14 @@ import sys
 
 import pytest
 
-from benchmarks import ablation, adaptation, pages
+from benchmarks import adaptation, pages, study
 from benchmarks.cross_sets import STUDY, VARIANTS, crossings
 from data import DATASETS
 from tests.pipeline.mini import ROOT, make_pipeline
 
 
-def trained(settings=(), seeds=(0,)) -> list[ablation.Run]:
-    return ablation.planned_runs(STUDY.target, list(VARIANTS), list(seeds), list(settings), 1, VARIANTS)
+def trained(settings=(), seeds=(0,)) -> list[study.Run]:
+    return study.planned_runs(STUDY.target, list(VARIANTS), list(seeds), list(settings), 1, VARIANTS)
 
 
 def test_three_sets_in_three_formats_from_three_seeds_of_the_renderer():
@@ -31,7 +31,7 @@ def test_three_sets_in_three_formats_from_three_seeds_of_the_renderer():
 
 def test_the_first_one_is_the_run_of_the_study_of_the_rounds():
     run, *_ = trained()
-    (known,) = ablation.planned_runs(STUDY.target, ["labels"], [0], [], 1, adaptation.VARIANTS)
+    (known,) = study.planned_runs(STUDY.target, ["labels"], [0], [], 1, adaptation.VARIANTS)
     assert (run.label, run.config) == (known.label, known.config)
 
 

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from benchmarks import ablation, fidelity, pages
+from benchmarks import fidelity, pages, study, study_rows
 from benchmarks.fidelity import OWN, SCRATCH, STUDIES, STUDY, SWITCHES
 from engine.building import check_model
 from engine.marks import differences
@@ -20,12 +20,12 @@ from tests.pipeline.mini import ROOT, make_pipeline
 PLACES = {"run", "pre_gen_data"}
 
 
-def runs_of(study, names=()) -> dict[str, ablation.Run]:
-    runs = ablation.planned_runs(study.target, list(names or study.variants), [1], [], 1, study.variants)
+def runs_of(one, names=()) -> dict[str, study.Run]:
+    runs = study.planned_runs(one.target, list(names or one.variants), [1], [], 1, one.variants)
     return {run.name: run for run in runs}
 
 
-def changed(first: ablation.Run, second: ablation.Run) -> set[str]:
+def changed(first: study.Run, second: study.Run) -> set[str]:
     contents = (json.loads(run.config.model_dump_json()) for run in (first, second))
     return {line.split(" ")[0] for line in differences(*contents)}
 
@@ -51,23 +51,23 @@ def test_the_demos_source_is_that_of_the_released_run():
 
 
 def test_released_runs_stand_beside_ours_from_the_same_start():
-    assert {method for study in STUDIES for method in OWN if method in study.variants} == set(OWN)
-    for study in STUDIES:
-        for method in set(fidelity.RELEASED) & set(study.variants):
-            assert study.variants[method] is study.shares_with.variants[method]
-            runs = runs_of(study, [method, f"released-{method}"])
+    assert {method for one in STUDIES for method in OWN if method in one.variants} == set(OWN)
+    for one in STUDIES:
+        for method in set(fidelity.RELEASED) & set(one.variants):
+            assert one.variants[method] is one.shares_with.variants[method]
+            runs = runs_of(one, [method, f"released-{method}"])
             run = runs[f"released-{method}"]
             assert run.files[-1].name == "released.yaml"
             assert run.stages == list(OWN[method].stages)
             assert run.config.model.pretrained == runs[method].config.model.pretrained
-            assert bool(run.config.model.pretrained) == (study is STUDY)
+            assert bool(run.config.model.pretrained) == (one is STUDY)
 
 
 def rows_of(tmp_path, *rows):
     filled = [{**row, "protocol": row.get("protocol", "plain")} for row in rows]
-    for study, data in ((STUDY, "target"), (SCRATCH, "demo")):
-        own = [row for row in filled if row["variant"] in study.variants]
-        ablation.write_csv(tmp_path / f"fidelity-{data}-cpu-2.15.0.csv", own)
+    for one, data in ((STUDY, "target"), (SCRATCH, "demo")):
+        own = [row for row in filled if row["variant"] in one.variants]
+        study_rows.write_csv(tmp_path / f"fidelity-{data}-cpu-2.15.0.csv", own)
     return pages.made_pages({p: p.read_text("utf-8") for p in pages.PAGES}, tmp_path)
 
 
@@ -144,17 +144,17 @@ def test_without_results_the_page_says_so_and_filling_it_twice_changes_nothing(t
 
 def test_seeds_that_the_ablation_has_measured_are_taken_from_it(tmp_path):
     """With the same torch, of variants that are the ablation's; the study's own rows win."""
-    ablation.write_csv(
+    study_rows.write_csv(
         tmp_path / "ablation-demo-cpu-2.15.0.csv",
         [result("ssan", 1, 70.0), result("irra", 0, 1.0), result("labels", 0, 2.0)],
     )
-    ablation.write_csv(tmp_path / "fidelity-demo-cpu-2.15.0.csv", [result("irra", 0, 30.0)])
+    study_rows.write_csv(tmp_path / "fidelity-demo-cpu-2.15.0.csv", [result("irra", 0, 30.0)])
     rows = pages.read_study(SCRATCH, tmp_path)
     assert {(row["variant"], row["seed"], row["itc_r1"]) for row in rows} == {
         ("ssan", 1, 70.0),
         ("irra", 0, 30.0),
     }
-    ablation.write_csv(tmp_path / "ablation-demo-cpu-2.16.0.csv", [result("rde", 0, 3.0)])
+    study_rows.write_csv(tmp_path / "ablation-demo-cpu-2.16.0.csv", [result("rde", 0, 3.0)])
     assert [row["variant"] for row in pages.read_study(SCRATCH, tmp_path)] == ["rde"], "the newest of either"
 
 

@@ -8,7 +8,8 @@ import json
 import pytest
 
 from benchmarks import model_zoo
-from benchmarks.ablation import COLUMNS, ON_TEST, VARIANTS, spread_text, write_csv
+from benchmarks.ablation import VARIANTS
+from benchmarks.study_rows import COLUMNS, ON_TEST, spread_text, write_csv
 
 
 def result(variant: str, seed: int, r1: float, protocol: str = "plain", on_test: float | str = "") -> dict:

@@ -10,15 +10,15 @@ import sys
 
 import pytest
 
-from benchmarks import ablation, adaptation
+from benchmarks import adaptation, study
 from benchmarks.rungs import METHODS, RUNGS, STUDY, VARIANTS
 from engine import warm_up
 from engine.building import check_model, supervision
 from tests.pipeline.mini import ROOT, make_pipeline
 
 
-def runs_of(names=tuple(VARIANTS), settings=()) -> dict[str, ablation.Run]:
-    runs = ablation.planned_runs(STUDY.target, list(names), [2], list(settings), 1, VARIANTS)
+def runs_of(names=tuple(VARIANTS), settings=()) -> dict[str, study.Run]:
+    runs = study.planned_runs(STUDY.target, list(names), [2], list(settings), 1, VARIANTS)
     return {run.name: run for run in runs}
 
 
@@ -65,7 +65,7 @@ def test_all_rungs_of_a_method_have_the_same_start_and_the_same_budget_in_steps(
 def test_runs_that_are_those_of_the_study_of_the_rounds_have_their_names():
     for name in ("start", "pspd", "pairs", "labels"):
         (run,) = [run for run in runs_of([name]).values() if run.name == name]
-        planned = ablation.planned_runs(adaptation.TARGET, [name], [2], [], 1, adaptation.VARIANTS)
+        planned = study.planned_runs(adaptation.TARGET, [name], [2], [], 1, adaptation.VARIANTS)
         (known,) = [other for other in planned if other.name == name]
         assert (run.label, run.config) == (known.label, known.config)
 

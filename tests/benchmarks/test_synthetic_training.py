@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from benchmarks import ablation, synthetic_training
+from benchmarks import study, synthetic_training
 from data import load_dataset
 from data.errors import UserError
 from engine.config import load_config
@@ -19,15 +19,15 @@ from tests.synthetic_set import write_synthetic_set
 DEMO = ROOT / "configs" / "demo.yaml"
 
 
-def runs_of(names, settings=()) -> dict[str, ablation.Run]:
+def runs_of(names, settings=()) -> dict[str, study.Run]:
     variants = synthetic_training.VARIANTS
-    runs = ablation.planned_runs(DEMO, list(names), [0, 2], list(settings), 1, variants)
+    runs = study.planned_runs(DEMO, list(names), [0, 2], list(settings), 1, variants)
     return {run.label: run for run in runs}
 
 
 def test_runs_read_what_their_titles_say():
     runs = runs_of(synthetic_training.VARIANTS, ["output=out"])
-    trained = {label: run.config for label, run in runs.items() if run.name != ablation.CAPTIONS}
+    trained = {label: run.config for label, run in runs.items() if run.name != study.CAPTIONS}
     assert len({str(config.run_directory) for config in trained.values()}) == len(trained)
     plain = runs["pspd-seed0"].config
     assert plain.gen_images is None
