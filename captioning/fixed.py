@@ -12,7 +12,7 @@ from pathlib import Path
 from captioning import prompts
 from captioning.backends import Backend, Reply, Request
 from captioning.files import FixedCaption, write_fixed_captions
-from captioning.pipeline import Progress, ask, share, warn_of_other_models
+from captioning.pipeline import Progress, ask, look_over, share, warn_of_other_models
 from captioning.store import CaptionStore
 
 
@@ -39,6 +39,7 @@ def caption_images(
     """
     mine = share(list(dict.fromkeys(images)), rank, world_size)
     warn_of_other_models(store, backend)
+    look_over(backend, images, image_root)
     _ask(backend, image_requests(mine, image_root, store, retry_refused), store, progress)
 
 

@@ -82,6 +82,7 @@ def caption_sample(
     mine = share(list(positions), rank, world_size)
     todo = store.missing(mine, retry_refused=retry_refused)
     warn_of_other_models(store, backend)
+    look_over(backend, positions, image_root)
     run = _StageA(Path(image_root), backend, text_backend, store, progress, retry_refused, positions)
     try:
         run.caption(todo)
@@ -306,6 +307,13 @@ class _StageA:
             prompts={"base": prompts.base_prompt(), "styled": prompts.styled_prompt(opening)},
             model=self.backend.model,
         )
+
+
+def look_over(backend: Backend, images: Iterable[str], image_root: str | Path) -> None:
+    """Show all images to a backend that wants to see them before the first question (`look_over`): the same in every process
+    and after a stop, whatever is stored already."""
+    if look := getattr(backend, "look_over", None):
+        look([Path(image_root) / image for image in images])
 
 
 def ask(

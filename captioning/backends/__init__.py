@@ -65,7 +65,11 @@ class Reply:
 
 @runtime_checkable
 class Backend(Protocol):
-    """Answers requests, in any order, each exactly once; `model` is recorded with every caption."""
+    """Answers requests, in any order, each exactly once; `model` is recorded with every caption.
+
+    One may have two methods more: `look_over(images)`, called with the paths of all images before the first question, and
+    `estimate(requests)`, what they would take.
+    """
 
     name: str
     model: str

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from PIL import Image, ImageOps
 from captioning import prompts
 from captioning.backends import Reply, Request
 from captioning.palette import Description, describe, sentence
+from captioning.palette.light import NEUTRAL, Light, lights
 from captioning.palette.rewriting import rewrite
 from captioning.palette.wording import templated
 from captioning.templates import template_of
@@ -22,10 +23,22 @@ class PaletteBackend:
 
     A picture in which no person can be told from the background gives the status "empty"; an unreadable file gives
     "failed".
+
+    Args:
+        cameras: whether each folder is the pictures of one camera, whose light is taken from many of them.
     """
 
     name = "palette"
     model = "palette-1"
+
+    def __init__(self, cameras: bool = False) -> None:
+        self._cameras = cameras
+        self._lights: dict[Path, Light] = {}
+
+    def look_over(self, images: Sequence[Path]) -> None:
+        """Learn the light of the cameras from all images that will be asked about."""
+        if self._cameras:
+            self._lights = lights(images)
 
     def answer(self, requests: Iterable[Request]) -> Iterator[Reply]:
         """One reply for each request, in order, as it is ready.
@@ -49,8 +62,7 @@ class PaletteBackend:
     def close(self) -> None:
         """Nothing is held open."""
 
-    @staticmethod
-    def _text(request: Request, kind: prompts.Kind) -> str:
+    def _text(self, request: Request, kind: prompts.Kind) -> str:
         caption = prompts.payload_of(request.prompt)
         if caption is not None:
             return rewrite(caption, kind)
@@ -60,7 +72,8 @@ class PaletteBackend:
             )
         variant = zlib.crc32(f"{request.key}\n{request.opening}".encode())
         stat = request.image.stat()
-        description = _read(request.image, stat.st_mtime_ns, stat.st_size)
+        light = self._lights.get(request.image.parent, NEUTRAL)
+        description = _read(request.image, stat.st_mtime_ns, stat.st_size, light)
         if kind == "constant":
             return templated(description)
         if kind == "variable":
@@ -69,6 +82,6 @@ class PaletteBackend:
 
 
 @lru_cache(maxsize=1 << 16)  # an image is asked about once per caption, at different times
-def _read(path: Path, modified: int, size: int) -> Description:
+def _read(path: Path, modified: int, size: int, light: Light) -> Description:
     with Image.open(path) as image:
-        return describe(ImageOps.exif_transpose(image))
+        return describe(ImageOps.exif_transpose(image), light)

@@ -16,7 +16,7 @@ from captioning.palette.colours import colour_distance, even_illumination, srgb_
 
 # Working size: enough for stripes and shoes, small enough for hundreds of images a second.
 HEIGHT, WIDTH = 128, 64
-_BORDER = 4
+BORDER = 4
 # Difference from the border colours (units of CIELAB) at which a pixel is as likely person as background.
 _EVEN_ODDS, _SOFTNESS = 11.0, 3.5
 # How many columns from the axis the head and the feet may be, and how many of them they fill.
@@ -52,13 +52,17 @@ class Figure:
         return self.person * rows[:, None] * (away <= half_width) * (away >= inner)
 
 
-def read_figure(image: Image.Image) -> Figure:
-    """Bring an image of any size and mode to working size and find the person in it."""
+def read_figure(image: Image.Image, light: tuple[float, float, float] = (1.0, 1.0, 1.0)) -> Figure:
+    """Bring an image of any size and mode to working size and find the person in it.
+
+    Args:
+        light: gains of red, green and blue that take the camera's cast off (`palette.light`).
+    """
     # Very wide or narrow pictures are no person crops; their proportions are not believed.
     aspect = min(max(image.width / image.height, 0.3), 0.8)
-    pixels = _working_pixels(image)
+    pixels = np.clip(working_pixels(image) * np.asarray(light), 0, 255).astype(np.uint8)
     border = np.zeros((HEIGHT, WIDTH), np.float32)
-    border[:, :_BORDER] = border[:, -_BORDER:] = 1
+    border[:, :BORDER] = border[:, -BORDER:] = 1
     lab = srgb_to_lab(even_illumination(pixels, border))
     odds, person, contrast = _foreground(lab)
     axis = _axis(person)
@@ -69,7 +73,8 @@ def read_figure(image: Image.Image) -> Figure:
     return Figure(lab, person, down, across, contrast)
 
 
-def _working_pixels(image: Image.Image) -> np.ndarray:
+def working_pixels(image: Image.Image) -> np.ndarray:
+    """An image of any size and mode as (HEIGHT, WIDTH, 3) uint8, RGB."""
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         ground = Image.new("RGBA", image.size, (128, 128, 128, 255))
@@ -86,12 +91,12 @@ def _working_pixels(image: Image.Image) -> np.ndarray:
 
 def _foreground(lab: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
     """Probability of being the person by colour alone, the same with the place in the picture, and the contrast; from the colours at the left and right border near the same height."""
-    left, right = lab[:, :_BORDER], lab[:, -_BORDER:]
+    left, right = lab[:, :BORDER], lab[:, -BORDER:]
     nearest = np.full((HEIGHT, WIDTH), np.inf, np.float32)
     for side in (left, right):
         for shift in (-8, 0, 8):
             rows = np.clip(np.arange(HEIGHT) + shift, 0, HEIGHT - 1)
-            for column in range(0, _BORDER, 2):
+            for column in range(0, BORDER, 2):
                 reference = _smooth_rows(side[:, column], 2)[rows]
                 np.minimum(nearest, colour_distance(lab, reference[:, None]), out=nearest)
     nearest = _box(nearest, 1)
