@@ -1,4 +1,4 @@
-"""What a training on a CPU holds in memory, step by step, by how many kernels oneDNN keeps.
+"""What a training on a CPU holds in memory, step by step, by how many kernels are kept.
 
 OMP_NUM_THREADS=1 python -m benchmarks.training_memory --kernels 64
 OMP_NUM_THREADS=1 python -m benchmarks.training_memory --kernels 16 --trim 10
@@ -16,6 +16,7 @@ import torch
 
 from benchmarks.measure import captions_of
 from benchmarks.training_step import BATCHES, garments, make_model
+from engine.machine import KEPT
 from models import Batch, TrainingCaption
 
 SHOWN = (2, 10, 20)  # steps, besides the last
@@ -32,11 +33,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--kernels", type=int, default=1024, help="that oneDNN keeps (its own choice: 1024)")
+    parser.add_argument(
+        "--kernels", type=int, default=1024, help="that oneDNN and torch keep (their own choice: 1024)"
+    )
     parser.add_argument("--trim", type=int, default=0, metavar="N", help="give the heap back every N steps")
     parser.add_argument("--steps", type=int, default=30)
     options = parser.parse_args()
-    os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] = str(options.kernels)  # read at the first product
+    for name in KEPT:  # read at the first product
+        os.environ[name] = str(options.kernels)
     size, model = BATCHES["tiny"], make_model("tiny", 0.1)
     optimizer = torch.optim.AdamW(model.parameter_groups(1e-4, 0.05), lr=1e-4, fused=True)
     texts = captions_of(size * options.steps)

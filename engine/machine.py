@@ -26,9 +26,10 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 AUTO_TRAINS_IN_BF16 = False
 # Libraries that results.json names, with those that decode.
 MULTIPLYING = ("torch", "torchvision", "timm", "numpy", "numba")
-# That oneDNN keeps, one per shape of a product: unpadded texts bring new shapes with every step, and a gigabyte of kernels
-# that nobody asks for again (docs/benchmarks.md).
-KERNELS = 64
+# How many kernels are kept, one per shape of a product, by oneDNN and by what torch has between itself and oneDNN: unpadded
+# texts bring new shapes with every step, and gigabytes of kernels that nobody asks for again (docs/benchmarks.md).
+KERNELS = 16
+KEPT = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
 
 
 @dataclass(frozen=True)
@@ -102,8 +103,8 @@ def make_machine(runtime: RuntimeConfig) -> Machine:
     Raises:
         UserError: a device that is not there, or that this process can't have for itself; oneDNN where it is not there.
     """
-    # oneDNN reads it when it first multiplies, so before anything else here does.
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(KERNELS))
+    for name in KEPT:  # both are read at the first product, so before anything else here multiplies
+        os.environ.setdefault(name, str(KERNELS))
     if runtime.threads:
         torch.set_num_threads(runtime.threads)
     device = choose_device(runtime.device)

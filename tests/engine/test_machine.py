@@ -12,7 +12,7 @@ from torch import nn
 
 from data.errors import UserError
 from engine.config import RuntimeConfig
-from engine.machine import KERNELS, Machine, make_machine
+from engine.machine import KEPT, KERNELS, Machine, make_machine
 from engine.multiplication import Multiplication
 from models.backbones import linear
 from models.world import World
@@ -147,10 +147,11 @@ def test_a_placed_model_knows_its_processes_and_its_precision():
     assert {parameter.dtype for parameter in placed.parameters()} == {torch.float32}
 
 
-def test_onednn_keeps_few_kernels_unless_its_user_says_otherwise(monkeypatch) -> None:
-    monkeypatch.delenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", raising=False)
+@pytest.mark.parametrize("name", KEPT)
+def test_few_kernels_are_kept_unless_the_user_says_otherwise(monkeypatch, name) -> None:
+    monkeypatch.delenv(name, raising=False)
     make_machine(RuntimeConfig(device="cpu"))
-    assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == str(KERNELS)
-    monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "7")
+    assert os.environ[name] == str(KERNELS)
+    monkeypatch.setenv(name, "7")
     make_machine(RuntimeConfig(device="cpu"))
-    assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "7"
+    assert os.environ[name] == "7"
