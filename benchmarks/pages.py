@@ -5,7 +5,8 @@
 docs/fidelity.md: released configurations beside this project's, and the column of effects (`benchmarks.fidelity`);
 docs/rungs.md: the rungs of supervision (`benchmarks.rungs`) and one set's model on another's people
 (`benchmarks.cross_sets`); docs/pretraining.md: what each step and part brings from the pre-trained start (`benchmarks.adaptation`);
-docs/synthesis.md: what synthetic images bring (`benchmarks.synthetic_training`). What has no result yet says so. The model zoo has its own command, `benchmarks.model_zoo`.
+docs/synthesis.md: what synthetic images bring (`benchmarks.synthetic_training`); docs/palette.md: how right the palette is in a
+camera's light (`benchmarks.palette_accuracy`). What has no result yet says so. The model zoo has its own command, `benchmarks.model_zoo`.
 """
 
 from __future__ import annotations
@@ -34,10 +35,10 @@ from engine.config import load_config
 from engine.results import PLAIN
 from retrieval.matrix import ROWS, SHOWN, markdown
 
-FIDELITY, RUNGS, START, SYNTHETIC = (
-    ROOT / "docs" / f"{page}.md" for page in ("fidelity", "rungs", "pretraining", "synthesis")
+FIDELITY, RUNGS, START, SYNTHETIC, PALETTE = (
+    ROOT / "docs" / f"{page}.md" for page in ("fidelity", "rungs", "pretraining", "synthesis", "palette")
 )
-PAGES = (FIDELITY, RUNGS, START, SYNTHETIC)
+PAGES = (FIDELITY, RUNGS, START, SYNTHETIC, PALETTE)
 UNKNOWN = "to be measured"
 SCORES = {
     "itc_r1": "Rank-1, features alone",
@@ -107,6 +108,17 @@ def metric_table(results: Path) -> str:
     return "\n".join(lines)
 
 
+def light_table(results: Path) -> str:
+    """How right the palette is in the light of each picture and of each camera (`benchmarks.palette_accuracy`)."""
+    lines = ["| right of all, % | light of each picture | of each camera |", "|---|---|---|"]
+    tables = [newest(f"palette_accuracy-target{light}-cpu.csv", results) for light in ("", "-cameras")]
+    for alone, together in zip(*tables, strict=True):
+        if alone["asked"]:
+            values = [row["right of all %"] for row in (alone, together)]
+            lines.append(f"| {' | '.join([alone['measure'], *values])} |")
+    return "\n".join(lines)
+
+
 def rungs_table(rows: Rows) -> str:
     """A row for each method and rung."""
     lines = [
@@ -164,6 +176,7 @@ def made_pages(pages: Mapping[Path, str], results: Path = RESULTS) -> dict[Path,
             {"rungs": rungs_table(read_study(rungs.STUDY, results)), "matrix": matrix_table(results)},
         ),
         START: filled(pages[START], {"adaptation": _shown("target test set", adaptation.STUDY, results)}),
+        PALETTE: filled(pages[PALETTE], {"light": light_table(results)}),
         SYNTHETIC: filled(
             pages[SYNTHETIC], {"synthetic": _shown("demo test set", synthetic_training.STUDY, results)}
         ),

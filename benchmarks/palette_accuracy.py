@@ -25,6 +25,7 @@ from captioning.backends import Request, make_backend
 from captioning.files import load_captions
 from captioning.gender import gender_of
 from captioning.lexicon import FOOTWEAR
+from captioning.pipeline import look_over
 from engine import processor
 
 RESULTS = Path(__file__).parent / "results" / "palette_accuracy-cpu.csv"
@@ -208,10 +209,13 @@ def language(captions: Iterable[str]) -> dict[str, float]:
     return report
 
 
-def caption_with_palette(images: list[str], image_root: Path) -> tuple[dict[str, str], dict[str, str], float]:
+def caption_with_palette(
+    images: list[str], image_root: Path, cameras: bool
+) -> tuple[dict[str, str], dict[str, str], float]:
     """Base and styled captions (stage A's way, without a text model) of `images`, and the seconds for one image."""
-    backend = make_backend("palette")
+    backend = make_backend("palette", cameras=cameras)
     started = time.process_time()
+    look_over(backend, images, image_root)
     asked = [Request(image, image_root / image, prompts.base_prompt()) for image in images]
     base = {reply.key: reply.text for reply in backend.answer(asked)}
     seconds = (time.process_time() - started) / max(len(images), 1)
@@ -249,6 +253,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--root", type=Path, required=True, help="demo set with attributes.json and imgs/")
     parser.add_argument("--images", type=int, default=2000, help="how many images (default 2000)")
+    parser.add_argument(
+        "--cameras", action="store_true", help="each folder is a camera with a light of its own"
+    )
     parser.add_argument("--output", type=Path, default=RESULTS)
     parser.add_argument(
         "--captions", type=Path, help="score a captions.json (stage C) instead, and write no CSV"
@@ -267,7 +274,7 @@ def main() -> None:
         return
     images = sorted(attributes["images"])
     images = images[:: max(1, len(images) // arguments.images)][: arguments.images]
-    base, styled, seconds = caption_with_palette(images, arguments.root / "imgs")
+    base, styled, seconds = caption_with_palette(images, arguments.root / "imgs", arguments.cameras)
     rows, variety = score_captions(styled, attributes), language(styled.values())
     print_table(rows, variety)
     print(

@@ -19,6 +19,11 @@ two_threads() { OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive "$PYTHON" "benchmarks/
 palette_accuracy() {
     "$PYTHON" -m synthesis.demo --root output/benchmarks/demo --seed 0
     "$PYTHON" -m benchmarks.palette_accuracy --root output/benchmarks/demo/CUHK-PEDES
+    # The target world as configs/demo-pretrained.yaml draws it, in the light of each picture and of each camera.
+    local target=output/benchmarks/target/CUHK-PEDES results=benchmarks/results/palette_accuracy-target
+    "$PYTHON" -m synthesis.demo --root output/benchmarks/target --world target --train 600 --val 40 --test 100 --images 4 --seed 0
+    "$PYTHON" -m benchmarks.palette_accuracy --root "$target" --output "$results-cpu.csv"
+    "$PYTHON" -m benchmarks.palette_accuracy --root "$target" --output "$results-cameras-cpu.csv" --cameras
 }
 blip_step() { OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive "$PYTHON" benchmarks/blip_step.py; }
 clip_step() { OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive "$PYTHON" benchmarks/clip_step.py; }
