@@ -52,15 +52,17 @@ Rows = Sequence[Mapping[str, Any]]
 def read_study(study: Study, results: Path = RESULTS) -> list[Mapping[str, Any]]:
     """A study's plain rows about the data set that it is made for, from the newest torch that it was run with.
 
-    Of variants that it shares with another study, seeds that it lacks come from that one's file of the same torch.
+    Of variants that it shares with another study, seeds that it lacks come from that one's file of the same torch; all come from
+    there while it has no file.
     """
     data = load_config([study.target]).dataset.label
     other = study.shares_with
-    names = [one.name for one in (study, other) if one]
-    paths = [path for name in names for path in results.glob(f"{name}-{data}-*.csv")]
-    if not paths:
+    for one in filter(None, (study, other)):  # its own file says which torch is meant, where there is one
+        if paths := sorted(results.glob(f"{one.name}-{data}-*.csv"), key=newest_first):
+            break
+    else:
         return []
-    where = min(paths, key=newest_first).name.partition("-")[2]
+    where = paths[0].name.partition("-")[2]
     rows = read_csv(results / f"{study.name}-{where}")
     if other:
         shared = {name for name, variant in study.variants.items() if other.variants.get(name) is variant}

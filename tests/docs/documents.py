@@ -111,7 +111,9 @@ def parsed(words: list[str], folder: Path) -> argparse.Namespace:
     path = ROOT.joinpath(*name.split(".")).with_suffix(".py") if module else ROOT / name
     if not path.is_file():
         raise PageError(f"there is no {path.relative_to(ROOT)}")
-    if not re.search(r"parse_args|_parser\(|command_line import|ablation\.main\(", path.read_text("utf-8")):
+    if not re.search(
+        r"parse_args|_parser\(|command_line import|study_command\.main\(", path.read_text("utf-8")
+    ):
         raise PageError(f"{name} has no parser, so it would be run: add it to OWN_READERS")
     original = argparse.ArgumentParser.parse_args
 
