@@ -50,8 +50,8 @@ ablation() { # the demo over three seeds, and the tables of docs/model_zoo.md
 }
 
 # Studies whose tables stand on docs/pretraining.md, docs/rungs.md, docs/fidelity.md and docs/synthesis.md; a run that several share is made once.
-study() {
-    "$PYTHON" -m "benchmarks.$1" --jobs "$(nproc)" --threads 1
+study() { # a name, and what its command takes beside the usual
+    "$PYTHON" -m "benchmarks.$1" --jobs "$(nproc)" --threads 1 "${@:2}"
     "$PYTHON" -m benchmarks.pages
     "$PYTHON" -m benchmarks.model_zoo # what choosing epochs on test would have reported
 }
@@ -64,7 +64,7 @@ fidelity() {
     study fidelity
 }
 rungs() { study rungs; }
-cross_sets() { study cross_sets; }
+cross_sets() { study cross_sets --picture docs/images/demo_matrix.png; }
 synthetic_training() {
     "$PYTHON" gen_images.py --config configs/syn.yaml
     study synthetic_training
