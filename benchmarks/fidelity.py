@@ -18,11 +18,12 @@ from dataclasses import dataclass
 
 from benchmarks import ablation, adaptation, study_command
 from benchmarks.model_zoo import METHODS as TITLES
+from benchmarks.model_zoo import STARTED as HAVE_A_START
 from benchmarks.study import Study, Variant
 from engine.marks import CAPTION_STAGES
 
 # Each method as this project has it, by the study whose runs those are: from a pre-trained start where there is one.
-STARTED = {name: adaptation.VARIANTS[name] for name in ("pspd", "tsn", "cada")}
+STARTED = {name: adaptation.VARIANTS[name] for name in HAVE_A_START}
 FROM_SCRATCH = {name: ablation.VARIANTS[name] for name in ("ssan", "irra", "rde", "syntbpr")}
 OWN = STARTED | FROM_SCRATCH
 

@@ -12,7 +12,8 @@ from PIL import Image, ImageOps
 from captioning import prompts
 from captioning.backends import Reply, Request
 from captioning.palette import Description, describe, sentence
-from captioning.palette.light import NEUTRAL, Light, lights
+from captioning.palette.colours import NEUTRAL, Light
+from captioning.palette.light import lights
 from captioning.palette.rewriting import rewrite
 from captioning.palette.wording import templated
 from captioning.templates import template_of

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from PIL import Image
 
+from captioning.palette.colours import NEUTRAL, Light
 from captioning.palette.description import Description, Reading
-from captioning.palette.light import NEUTRAL, Light
 from captioning.palette.reading import read_description
 from captioning.palette.regions import read_figure
 from captioning.palette.wording import sentence

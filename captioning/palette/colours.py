@@ -19,6 +19,8 @@ _LINEAR = np.arange(256, dtype=np.float64) / 255
 _LINEAR = np.where(_LINEAR <= 0.04045, _LINEAR / 12.92, ((_LINEAR + 0.055) / 1.055) ** 2.4).astype(np.float32)
 _EPSILON, _KAPPA = 216 / 24389, 24389 / 27
 
+Light = tuple[float, float, float]  # a gain for each of red, green and blue, 1 on the average
+NEUTRAL: Light = (1.0, 1.0, 1.0)
 TERMS = ("black", "white", "grey", "red", "orange", "yellow", "green", "blue", "purple", "pink", "brown")
 
 # Typical shades as a shop would label them, with the shade word that a speaker may add.

@@ -13,13 +13,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from captioning.palette.colours import Light
 from captioning.palette.regions import BORDER, working_pixels
 
 # Pictures of a camera that are looked at, and with how many fewer its light stays unknown.
 ENOUGH, FEWEST = 64, 16
 _STRONGEST = 1.5
-NEUTRAL = (1.0, 1.0, 1.0)
-Light = tuple[float, float, float]  # a gain for each of red, green and blue, 1 on the average
 
 
 def lights(images: Iterable[Path]) -> dict[Path, Light]:

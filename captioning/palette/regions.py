@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from captioning.palette.colours import colour_distance, even_illumination, srgb_to_lab
+from captioning.palette.colours import NEUTRAL, Light, colour_distance, even_illumination, srgb_to_lab
 
 # Working size: enough for stripes and shoes, small enough for hundreds of images a second.
 HEIGHT, WIDTH = 128, 64
@@ -52,7 +52,7 @@ class Figure:
         return self.person * rows[:, None] * (away <= half_width) * (away >= inner)
 
 
-def read_figure(image: Image.Image, light: tuple[float, float, float] = (1.0, 1.0, 1.0)) -> Figure:
+def read_figure(image: Image.Image, light: Light = NEUTRAL) -> Figure:
     """Bring an image of any size and mode to working size and find the person in it.
 
     Args:

@@ -15,7 +15,8 @@ from PIL import Image
 
 from captioning.backends import BackendError, Request, make_backend
 from captioning.fixed import caption_images
-from captioning.palette.light import ENOUGH, FEWEST, NEUTRAL, light_of, lights
+from captioning.palette.colours import NEUTRAL
+from captioning.palette.light import ENOUGH, FEWEST, light_of, lights
 from captioning.pipeline import caption_sample
 from captioning.prompts import base_prompt
 from captioning.store import CaptionStore
