@@ -24,16 +24,35 @@ def _variant(title: str, *settings: str, **others: object) -> Variant:
     return Variant(title, settings=settings, **others)
 
 
-VARIANTS = {
-    "start": _variant("the start, no training", "train.supervision=zero-shot", captions=False),
+# PSPD's people of the source world as another labelled data set, which rounds encode anew (docs/clustering.md).
+SOURCE = (
+    "cluster.source.name=cuhk_pedes",
+    "cluster.source.tag=source",
+    "cluster.source.root={data}-source",
+    "cluster.source.synthesis.world=source",
+    "cluster.source.synthesis.val=1",
+    "cluster.source.synthesis.test=1",
+)
+# PSPD with a part off, or with one that is off by default.
+PARTS = {
     "own-classes": _variant("captions alone, every image its own class", "cluster.enabled=false", _EPOCHS),
-    "pspd": _variant("PSPD"),
     "no-correction": _variant("without label correction", "correction.enabled=false"),
     "no-local": _variant("without the local loss", "model.options.local_weight=0"),
     "base-captions": _variant("base captions only, each twice", "train.captions=[base,base]"),
     "learning-text": _variant("the text encoder learns, too", "train.frozen=[]"),
     "no-average": _variant("the last weights instead of their average", "train.average=0"),
     "identity-batches": _variant("batches of 12 pseudo labels by 4", "train.sampler=identity"),
+    "mixture": _variant("pairs weighed by a mixture of their losses", "train.pair_weights=mixture"),
+    "consensus": _variant("pairs dropped by consensus division", "train.pair_weights=consensus"),
+    "more-rounds": _variant("four rounds instead of two", "train.rounds=4"),
+    "short-rounds": _variant(
+        "four rounds of one epoch, half the rate",
+        "train.rounds=4",
+        "train.max_epoch=1",
+        "train.evaluate_every=1",
+        "train.init_lr=2e-4",
+    ),
+    "pspd-source": _variant("people of the source world beside the clusters", *SOURCE),
     "sample-kept": _variant(
         "the sample keeps stage A's captions",
         "gen_text.source=both",
@@ -41,6 +60,11 @@ VARIANTS = {
         stages=_ALL,
         captions=False,
     ),
+}
+VARIANTS = {
+    "start": _variant("the start, no training", "train.supervision=zero-shot", captions=False),
+    "pspd": _variant("PSPD"),
+    **PARTS,
     "tsn": Variant("TSN", method="tsn", stages=("gen_pre_train_text", "train", "test")),
     "pairs": _variant("real captions, rounds", "train.supervision=pairs", "train.frozen=[]", captions=False),
     "labels": _variant(

@@ -55,17 +55,8 @@ class Switch:
         )
 
 
-# What configs/demo-pretrained/released.yaml has, key by key.
-_SOURCE = (
-    "cluster.source.name=cuhk_pedes",
-    "cluster.source.tag=source",
-    "cluster.source.root={data}-source",
-    "cluster.source.synthesis.world=source",
-    "cluster.source.synthesis.val=1",
-    "cluster.source.synthesis.test=1",
-)
 SWITCHES = {
-    "pspd-source": Switch("pspd", "cluster.source={name: icfg_pedes, root: datasets}", _SOURCE),
+    "pspd-source": Switch("pspd", "cluster.source={name: icfg_pedes, root: datasets}", adaptation.SOURCE),
     "pspd-jaccard": Switch("pspd", "cluster.metric=jaccard", ("cluster.metric=jaccard", "cluster.eps=0.6")),
     "pspd-correction-base": Switch("pspd", "correction.captions=base"),
     "pspd-correction-cls": Switch("pspd", "correction.first_token=cls"),

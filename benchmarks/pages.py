@@ -149,6 +149,21 @@ def variants_table(data: str, study: Study, rows: Rows, scores: Mapping[str, str
     return "\n".join(lines)
 
 
+def parts_table(rows: Rows) -> str:
+    """How much more than PSPD each of its parts' runs reaches, by the seeds that both have."""
+    lines = [
+        f"| points more than PSPD, same seeds | seeds | {' | '.join(SCORES.values())} |",
+        "|---" * (2 + len(SCORES)) + "|",
+    ]
+    own = of_variant(rows, "pspd")
+    for name, variant in adaptation.PARTS.items():
+        found = of_variant(rows, name)
+        both = [row for row in found if row["seed"] in {other["seed"] for other in own}]
+        shown = [points_text(points(found, own, score)) or UNKNOWN for score in SCORES]
+        lines.append(f"| {' | '.join([variant.title, seeds_of(both), *shown])} |")
+    return "\n".join(lines)
+
+
 def matrix_table(results: Path = RESULTS) -> str:
     """The source x target matrix of the newest torch."""
     cells: dict[tuple[tuple[str, str], str], list[dict[str, Any]]] = {}
@@ -177,7 +192,13 @@ def made_pages(pages: Mapping[Path, str], results: Path = RESULTS) -> dict[Path,
             pages[RUNGS],
             {"rungs": rungs_table(read_study(rungs.STUDY, results)), "matrix": matrix_table(results)},
         ),
-        START: filled(pages[START], {"adaptation": _shown("target test set", adaptation.STUDY, results)}),
+        START: filled(
+            pages[START],
+            {
+                "adaptation": _shown("target test set", adaptation.STUDY, results),
+                "parts": parts_table(read_study(adaptation.STUDY, results)),
+            },
+        ),
         PALETTE: filled(pages[PALETTE], {"light": light_table(results)}),
         SYNTHETIC: filled(
             pages[SYNTHETIC], {"synthetic": _shown("demo test set", synthetic_training.STUDY, results)}

@@ -41,6 +41,17 @@ def test_budgets_are_those_of_the_rounds_and_labels_are_read_where_the_title_say
     assert all(runs[name].config.train.frozen == [] for name in ("labels", "cada", "pairs", "learning-text"))
 
 
+def test_a_part_differs_from_pspd_in_nothing_that_makes_its_budget_another():
+    runs = runs_of(adaptation.VARIANTS)
+    plain, more = runs["pspd"].config.train, {"own-classes": 4, "more-rounds": 8}
+    for name in adaptation.PARTS:
+        config = runs[name].config
+        assert supervision(config) == "pseudo", name
+        rounds = config.train.rounds if config.cluster.enabled else 1
+        budget = more.get(name, plain.rounds * plain.max_epoch)
+        assert rounds * config.train.max_epoch == budget, name
+
+
 def test_captions_that_differ_have_their_own_folder():
     runs = runs_of(["pspd", "sample-kept"])
     folders = {run.config.caption_directory.name for run in runs.values()}
@@ -69,12 +80,15 @@ def row(variant: str, seed: int, features: float, reranked: float) -> dict:
 
 def test_results_become_a_table_and_a_picture(tmp_path):
     rows = [row("start", 0, 40.0, 41.0), row("pspd", 0, 50.0, 52.0), row("pspd", 1, 54.0, 56.0)]
+    rows += [row("no-local", 1, 55.0, 55.5), row("no-local", 2, 99.0, 99.0)]
     study_rows.write_csv(tmp_path / "adaptation-target-cpu-2.15.0.csv", rows)
     texts = {path: path.read_text("utf-8") for path in pages.PAGES}
     page = pages.made_pages(texts, tmp_path)[pages.START]
     assert "| the start, no training | 0 | 40.00 | 41.00 | 40.00 | 41.00 |" in page
     assert "| PSPD | 0 1 | 52.00 ± 2.83 (50.00 to 54.00) | 54.00 ± 2.83 (52.00 to 56.00) |" in page
     assert "| TSN |  | to be measured |" in page
+    assert "| without label correction |  | to be measured |" in page.partition("<!-- parts -->")[2]
+    assert "| without the local loss | 1 | +1.00 | -0.50 | +1.00 | -0.50 |" in page, "by the seeds of both"
     demo_steps.draw(pages.read_study(adaptation.STUDY, tmp_path), tmp_path / "steps.png")
     with Image.open(tmp_path / "steps.png") as picture:
         assert picture.size > (600, 300)
