@@ -34,12 +34,12 @@ class PaletteBackend:
 
     def __init__(self, cameras: bool = False) -> None:
         self._cameras = cameras
-        self._lights: dict[Path, Light] = {}
+        self._images: Sequence[Path] = ()
+        self._lights: dict[Path, Light] | None = None
 
     def look_over(self, images: Sequence[Path]) -> None:
-        """Learn the light of the cameras from all images that will be asked about."""
-        if self._cameras:
-            self._lights = lights(images)
+        """Take the light of the cameras from all these images; none is opened before one is asked about."""
+        self._images, self._lights = images, None
 
     def answer(self, requests: Iterable[Request]) -> Iterator[Reply]:
         """One reply for each request, in order, as it is ready.
@@ -63,6 +63,13 @@ class PaletteBackend:
     def close(self) -> None:
         """Nothing is held open."""
 
+    def _light(self, image: Path) -> Light:
+        if not self._cameras:
+            return NEUTRAL
+        if self._lights is None:
+            self._lights = lights(self._images)
+        return self._lights.get(image.parent, NEUTRAL)
+
     def _text(self, request: Request, kind: prompts.Kind) -> str:
         caption = prompts.payload_of(request.prompt)
         if caption is not None:
@@ -73,8 +80,7 @@ class PaletteBackend:
             )
         variant = zlib.crc32(f"{request.key}\n{request.opening}".encode())
         stat = request.image.stat()
-        light = self._lights.get(request.image.parent, NEUTRAL)
-        description = _read(request.image, stat.st_mtime_ns, stat.st_size, light)
+        description = _read(request.image, stat.st_mtime_ns, stat.st_size, self._light(request.image))
         if kind == "constant":
             return templated(description)
         if kind == "variable":

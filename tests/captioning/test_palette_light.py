@@ -96,6 +96,17 @@ def test_only_so_many_are_opened_and_only_those_that_are_named(tmp_path, monkeyp
     assert set(opened) <= set(named)
 
 
+def test_no_picture_is_opened_before_one_is_asked_about(street, tmp_path, monkeypatch):
+    """All that a second run of the stage, with nothing left to ask, has to do."""
+    root = street["tinted"][0].parent.parent
+    images = [str(path.relative_to(root)) for path in street["tinted"]]
+    with CaptionStore(tmp_path / "captions.jsonl") as store:
+        caption_sample(images, root, make_backend("palette", cameras=True), store)
+        monkeypatch.setattr(Image, "open", lambda path: pytest.fail(f"{path} was opened"))
+        report = caption_sample(images, root, make_backend("palette", cameras=True), store)
+    assert (report.asked, report.ready) == (0, len(images))
+
+
 def ask(backend, image: Path) -> str:
     (reply,) = backend.answer([Request("x", image, base_prompt())])
     return reply.text
