@@ -23,6 +23,7 @@ from retrieval.division import ALONE, Processes
 Placed = TypeVar("Placed", bound=nn.Module)
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 # Whether "auto" trains and evaluates in bf16 on a CPU, too, where that is faster. It captions and searches in it in any case.
+# Metrics stay within a point (docs/benchmarks.md), but what a run reports should not depend on its processor's units.
 AUTO_TRAINS_IN_BF16 = False
 # Libraries that results.json names, with those that decode.
 MULTIPLYING = ("torch", "torchvision", "timm", "numpy", "numba")
