@@ -1,17 +1,20 @@
-"""How much each training pair counts in an epoch: less where its losses say that its caption is not of its image.
+"""How much each training pair counts in an epoch: less where opinions say that its caption is not of its image.
 
 Before each epoch every pair's losses are computed in evaluation mode (``Method.pair_losses``), without augmentation, and a
-mixture of two Gaussians tells those of wrong pairs from those of right ones (``clustering.mixture``).
+mixture of two Gaussians tells those of wrong pairs from those of right ones (``clustering.mixture``). How little a caption
+agrees with the others of its label (``clustering.agreement``) may be another opinion, or the only one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from clustering.agreement import caption_disagreement
 from clustering.mixture import clean_probability
 from data.transforms import uniform
 from engine import checkpoints, distributed
@@ -28,10 +31,11 @@ class PairWeights:
     """A ``before_epoch`` of the training loop that gives ``batches`` new weights.
 
     Args:
-        kind: "mixture": the probability that a pair is right, a mean over the opinions of the method; "consensus": see
-            ``consensus``.
+        kind: "mixture": the probability that a pair is right, a mean over the opinions; "consensus": see ``consensus``.
         path: where the weights of the epoch in progress are kept. An epoch that is resumed goes on with these: the model
             that they came from is gone.
+        opinions: whose: "losses", the method's, one or several; "captions", how little a caption agrees with the others of its
+            label.
     """
 
     def __init__(
@@ -43,9 +47,10 @@ class PairWeights:
         place: Place,
         run: Run,
         machine: Machine,
+        opinions: Sequence[str] = ("losses",),
     ) -> None:
         self.model, self.batches, self.kind, self.path = model, batches, kind, path
-        self.place, self.run, self.machine = place, run, machine
+        self.place, self.run, self.machine, self.opinions = place, run, machine, opinions
 
     def __call__(self, epoch: int, step: int) -> None:
         """Weights for an epoch: new ones where it begins, the kept ones where it is resumed at a later step."""
@@ -61,12 +66,20 @@ class PairWeights:
 
     def weights(self, epoch: int) -> np.ndarray:
         """(P,) float32 in 0..1, by the model as it is."""
-        probabilities = np.stack([clean_probability(losses) for losses in self.losses(epoch)])
+        opinions = [*self.losses(epoch)] if "losses" in self.opinions else []
+        opinions += [self.disagreement] if "captions" in self.opinions else []
+        probabilities = np.stack([clean_probability(opinion) for opinion in opinions])
         if self.kind == "mixture":
             return probabilities.mean(axis=0).astype(np.float32)
         seeds = sample_seeds(self._seed("coin", epoch), np.arange(len(self.batches.pairs)))
         coins = uniform(torch.from_numpy(seeds), 1)[:, 0].numpy() < 0.5
         return consensus(probabilities, coins)
+
+    @cached_property
+    def disagreement(self) -> np.ndarray:
+        """(P,) of each pair's caption with the others of its label: the same in every epoch, as labels are."""
+        pairs = self.batches.pairs
+        return caption_disagreement(pairs.texts.ids.numpy(), pairs.texts.mask.numpy(), pairs.labels)
 
     def losses(self, epoch: int) -> np.ndarray:
         """(k, P) of the method's k opinions about every pair, the same on every process.

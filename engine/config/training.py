@@ -93,6 +93,10 @@ class TrainConfig(Section):
     word_dropout: Fraction = 0.0  # of a caption's words, for features; matching reads all
     # What a pair counts whose caption may be wrong, told by its losses before each epoch (docs/training.md)
     pair_weights: Literal["none", "mixture", "consensus"] = "none"
+    # Who says so: the method's losses, and how a caption agrees with the others of its label
+    pair_opinions: Annotated[list[Literal["losses", "captions"]], Field(min_length=1)] = Field(
+        default_factory=lambda: ["losses"]
+    )
     log_every: Positive = 10  # steps
     save_minutes: Annotated[float, Field(gt=0)] = 10.0
 

@@ -358,9 +358,18 @@ class SearchTraining:
         )
 
     def _pair_weights(self, model: Method, batches: PairBatches, place: Place) -> PairWeights | None:
-        kind, path = self.config.train.pair_weights, self.states / "pair_weights.pth"
-        return (
-            None if kind == "none" else PairWeights(model, batches, kind, path, place, self.run, self.machine)
+        settings, path = self.config.train, self.states / "pair_weights.pth"
+        if settings.pair_weights == "none":
+            return None
+        return PairWeights(
+            model,
+            batches,
+            settings.pair_weights,
+            path,
+            place,
+            self.run,
+            self.machine,
+            settings.pair_opinions,
         )
 
     def _evaluate(self, model: Method) -> dict[str, Any] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -141,6 +142,24 @@ def test_the_mixture_averages_the_opinions(make):
     model = Judge()
     both = [clean_probability(losses) for losses in make(model).losses(0)]
     np.testing.assert_allclose(make(model, "mixture").weights(0), (both[0] + both[1]) / 2, atol=1e-6)
+
+
+def test_captions_that_agree_with_no_other_of_their_label_are_another_opinion_or_the_only_one(
+    make, tokenizer
+):
+    model = Judge()
+    weights = make(model, "mixture")
+    words = {0: "red coat", 1: "blue skirt"}
+    labels = np.arange(COUNT) % 2
+    texts = [words[label if i not in WRONG else 1 - label] for i, label in enumerate(labels)]
+    weights.batches.pairs = replace(weights.batches.pairs, texts=tokenizer(texts), labels=labels)
+    weights.opinions = ["captions"]
+    assert np.flatnonzero(weights.weights(0) < 0.5).tolist() == list(WRONG)
+    assert not model.seen, "nothing went through the model"
+    alone = weights.weights(0)
+    weights.opinions = ["losses", "captions"]
+    losses = [clean_probability(opinion) for opinion in weights.losses(0)]
+    np.testing.assert_allclose(weights.weights(0), np.mean([*losses, alone], axis=0), atol=1e-6)
 
 
 def test_coins_are_of_the_pair_and_the_epoch(make):
