@@ -16,6 +16,10 @@ from benchmarks.study import ROOT, Study, Variant
 from engine.marks import CAPTION_STAGES
 
 _EPOCHS = "train.max_epoch={epochs}"
+_OWN_CLASSES = ("cluster.enabled=false", _EPOCHS)
+_ALIKE = "train.pair_weights=none"
+# Captions that people wrote are right, and have words that the start may not know.
+PEOPLES = ("train.frozen=[]", _ALIKE)
 _ALL = (*CAPTION_STAGES, "train", "test")
 _OWN_CAPTIONS = "pre_gen_data={captions}-{name}"  # where they are made otherwise
 
@@ -35,23 +39,24 @@ SOURCE = (
 )
 # PSPD with a part off, or with one that is off by default.
 PARTS = {
-    "own-classes": _variant("captions alone, every image its own class", "cluster.enabled=false", _EPOCHS),
+    "no-weights": _variant("all pairs count alike", _ALIKE),
+    "own-classes": _variant("captions alone, every image its own class", *_OWN_CLASSES),
+    "own-classes-no-weights": _variant(
+        "captions alone, every image its own class, all pairs count alike", *_OWN_CLASSES, _ALIKE
+    ),
+    "mixture": _variant(
+        "pairs weighed by a mixture of their losses, none dropped", "train.pair_weights=mixture"
+    ),
+    "caption-agreement": _variant(
+        "pairs dropped by what the captions of a label have in common",
+        "train.pair_opinions=[captions]",
+    ),
     "no-correction": _variant("without label correction", "correction.enabled=false"),
     "no-local": _variant("without the local loss", "model.options.local_weight=0"),
     "base-captions": _variant("base captions only, each twice", "train.captions=[base,base]"),
     "learning-text": _variant("the text encoder learns, too", "train.frozen=[]"),
     "no-average": _variant("the last weights instead of their average", "train.average=0"),
     "identity-batches": _variant("batches of 12 pseudo labels by 4", "train.sampler=identity"),
-    "mixture": _variant("pairs weighed by a mixture of their losses", "train.pair_weights=mixture"),
-    "consensus": _variant("pairs dropped by consensus division", "train.pair_weights=consensus"),
-    "more-rounds": _variant("four rounds instead of two", "train.rounds=4"),
-    "short-rounds": _variant(
-        "four rounds of one epoch, half the rate",
-        "train.rounds=4",
-        "train.max_epoch=1",
-        "train.evaluate_every=1",
-        "train.init_lr=2e-4",
-    ),
     "pspd-source": _variant("people of the source world beside the clusters", *SOURCE),
     "sample-kept": _variant(
         "the sample keeps stage A's captions",
@@ -62,13 +67,13 @@ PARTS = {
     ),
 }
 VARIANTS = {
-    "start": _variant("the start, no training", "train.supervision=zero-shot", captions=False),
+    "start": _variant("the start, no training", "train.supervision=zero-shot", _ALIKE, captions=False),
     "pspd": _variant("PSPD"),
     **PARTS,
     "tsn": Variant("TSN", method="tsn", stages=("gen_pre_train_text", "train", "test")),
-    "pairs": _variant("real captions, rounds", "train.supervision=pairs", "train.frozen=[]", captions=False),
+    "pairs": _variant("real captions, rounds", "train.supervision=pairs", *PEOPLES, captions=False),
     "labels": _variant(
-        "real captions and identities", "train.supervision=labels", "train.frozen=[]", _EPOCHS, captions=False
+        "real captions and identities", "train.supervision=labels", *PEOPLES, _EPOCHS, captions=False
     ),
     "cada": Variant("CADA", method="cada", captions=False),
 }

@@ -41,7 +41,7 @@ VARIANTS = {
     "pspd": adaptation.VARIANTS["pspd"],
     "pairs-own-classes": Variant(
         "PSPD's losses: captions, every image its own class",
-        settings=(_CAPTIONS, _CLASSES, "train.frozen=[]", _ALL_EPOCHS),
+        settings=(_CAPTIONS, _CLASSES, *adaptation.PEOPLES, _ALL_EPOCHS),
         captions=False,
     ),
     "pairs": adaptation.VARIANTS["pairs"],

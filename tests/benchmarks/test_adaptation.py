@@ -43,13 +43,23 @@ def test_budgets_are_those_of_the_rounds_and_labels_are_read_where_the_title_say
 
 def test_a_part_differs_from_pspd_in_nothing_that_makes_its_budget_another():
     runs = runs_of(adaptation.VARIANTS)
-    plain, more = runs["pspd"].config.train, {"own-classes": 4, "more-rounds": 8}
+    plain = runs["pspd"].config.train
     for name in adaptation.PARTS:
         config = runs[name].config
         assert supervision(config) == "pseudo", name
         rounds = config.train.rounds if config.cluster.enabled else 1
-        budget = more.get(name, plain.rounds * plain.max_epoch)
-        assert rounds * config.train.max_epoch == budget, name
+        assert rounds * config.train.max_epoch == plain.rounds * plain.max_epoch, name
+
+
+def test_pairs_are_weighed_where_captions_are_generated_and_nowhere_else():
+    runs = runs_of(adaptation.VARIANTS)
+    for name, run in runs.items():
+        weighed = run.config.train.pair_weights != "none"
+        generated = supervision(run.config) == "pseudo" and not run.makes_captions
+        if "no-weights" not in name and generated:
+            assert weighed, name
+        elif not run.makes_captions:
+            assert not weighed, name
 
 
 def test_captions_that_differ_have_their_own_folder():
